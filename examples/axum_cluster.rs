@@ -1,15 +1,16 @@
-//! One request at a time over all machines of a cluster, in axum: the guard keeps its lock in Redis or in PostgreSQL.
+//! One request at a time across all machines of a cluster, in axum: the guard keeps its lock in Redis or in PostgreSQL.
 //!
-//! Run it: `cargo run --features cluster --example axum_cluster`, in several terminals with a `PORT` each (default 3000; 0
-//! picks a free port). `DATABASE_URL` is the address of a PostgreSQL, otherwise `REDIS_URL` (default redis://127.0.0.1)
-//! is that of a Redis. `HOLD_MS` (default 2000) sets the duration of the handler. Try it with two processes:
+//! Run it: `cargo run --features cluster --example axum_cluster`, in several terminals with a `PORT` each (default
+//! 3000; 0 picks a free port). `DATABASE_URL` is the address of a PostgreSQL server. Without it, `REDIS_URL` (default
+//! redis://127.0.0.1) is the address of a Redis server. `HOLD_MS` (default 2000) sets the duration of the handler. Try
+//! it with two processes:
 //!
 //! ```text
 //! curl -X POST localhost:3000/limit & curl -X POST localhost:3001/limit; wait  # one after the other, the token grows
 //! curl -i localhost:3000/readyz        # 503 while the store does not answer
-//! curl -iX POST localhost:3000/limit   # 503 if its lease is lost in the middle. Lose it with the next line:
+//! curl -iX POST localhost:3000/limit   # 503 if its lease is lost during the request, for example by the next line:
 //! redis-cli FLUSHALL                   # or: psql "$DATABASE_URL" -c 'TRUNCATE onelane_locks'
-//! kill -9 PID                          # in the middle: the next Hello follows when the lease has expired, after 3 s
+//! kill -9 PID                          # during a request: the next Hello follows when the lease expires, after 3 s
 //! ```
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the example shows the order of events")]
@@ -34,9 +35,9 @@ static LIMIT: EndpointGuard = EndpointGuard::builder("limit").queue(Queue::Bound
 
 /// Guarded by its layer, so the handler itself does not mention the guard.
 ///
-/// If the lease is lost, because the store fails or this process was stopped for too long, the layer cancels the handler
-/// and responds with 503. A write that is on its way at that time still arrives. Where that would do harm, the system that
-/// is written to compares the tokens, and refuses the write of an earlier holder:
+/// If the lease is lost, because the store fails or this process was stopped for too long, the layer cancels the
+/// handler and responds with 503. A write that is on its way at that time still arrives. Where such a write would do
+/// harm, its target compares the tokens, and refuses the write of an earlier holder:
 ///
 /// ```sql
 /// UPDATE reports SET total = $1, token = $2 WHERE id = $3 AND token <= $2

@@ -1,14 +1,15 @@
-//! One request at a time over several processes of a host, in axum. The processes share a port and the locks in a
+//! One request at a time across several processes of a host, in axum. The processes share a port and the locks in a
 //! directory, without a server for locks.
 //!
-//! Run it on Linux: `cargo run --features host --example axum_processes`. It starts `WORKERS` (default 4) processes, and
-//! replaces one that ends. With `WORKERS=1` it serves requests itself: start it like this in several terminals. `PORT`
-//! (default 3000; 0 picks a free port) and `HOLD_MS` (default 2000) set the port and how long the handler takes. Try it:
+//! Run it on Linux: `cargo run --features host --example axum_processes`. It starts `WORKERS` (default 4) processes,
+//! and replaces each one that ends. With `WORKERS=1` it serves requests itself: start it like this in several
+//! terminals. `PORT` (default 3000; 0 picks a free port) and `HOLD_MS` (default 2000) set the port and how long the
+//! handler takes. Try it:
 //!
 //! ```text
 //! for i in 1 2 3 4; do curl -X POST localhost:3000/limit & done; wait  # one after the other, in several processes
-//! kill -9 PID  # of the process that printed the last Hello, meanwhile: the next Hello follows at once
-//! kill PID     # of any of the processes: it responds to the requests that it has, and ends
+//! kill -9 PID  # the process that printed the last Hello, before its bye: the next Hello follows at once
+//! kill PID     # any of the processes: it responds to its pending requests, and ends
 //! ```
 
 #![allow(clippy::print_stdout, reason = "the example shows the order of events on stdout")]
@@ -70,7 +71,7 @@ fn shared_port(port: u16) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// Runs a process that serves. If it ends before this service has to stop, the host starts another one.
+/// Runs a process that serves. If the process ends before this service is asked to stop, the host starts another one.
 async fn worker(cx: RunContext, port: u16) -> ServiceResult {
     let mut command = Command::new(env::current_exe()?);
     // In a process group of its own, the process gets no Ctrl-C from the terminal, but only the signal below.

@@ -48,7 +48,7 @@
 //! |---|---|
 //! | [`web`] | layers, middlewares, extractors, handlers on a pool, and the responses of refusals |
 //! | [`guard`] | decides if a request runs now, waits, shares a run, or is refused |
-//! | [`backend`] | lets a guard reach over all processes of a host, or over all machines of a cluster |
+//! | [`backend`] | extends a guard to all processes of a host, or all machines of a cluster |
 //! | [`offload`] | moves blocking work off the runtime under a limit, and calls back into async code |
 //! | [`background`] | runs services that start before the first request and stop after the last |
 //!

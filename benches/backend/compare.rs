@@ -1,4 +1,4 @@
-//! [`compare`], which measures variants that repeat something in this process.
+//! [`compare`], which measures variants of an operation in this process.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ const ROUNDS: usize = 15;
 
 pub(crate) struct Repeated<'a> {
     pub(crate) name: &'static str,
-    /// Repeats it, and returns the time that this took.
+    /// Repeats the operation, and returns the time that the repetitions took.
     pub(crate) run: Box<dyn FnMut(u64) -> Duration + 'a>,
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn compare(c: &mut Criterion, group: &str, per_round: u64, mut varian
     }
 }
 
-/// Returns the median of numbers, of which there is at least one.
+/// Returns the median of at least one number.
 pub(crate) fn median(numbers: impl Iterator<Item = f64>) -> f64 {
     let mut sorted: Vec<_> = numbers.collect();
     sorted.sort_by(f64::total_cmp);

@@ -1,9 +1,9 @@
-//! How long it takes until a process that waits has the lock that another process releases.
+//! Measures how long a waiting process takes to get the lock that another process releases.
 //!
 //! Two processes take turns. While one of them holds the lock, the other one begins to wait. After some time, the first
 //! one releases the lock. The time from just before the release to the end of the wait is one hand-off: both processes
-//! read the same clock. A process does not ask for the lock again before the other one has it, so that a lock that polls
-//! is measured and not overtaken.
+//! read the same clock. A process does not ask for the lock again before the other process has it, so that a process
+//! that polls is not overtaken.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::ops::Range;
@@ -23,11 +23,11 @@ const STORE: &str = "ONELANE_BENCH_STORE";
 
 const ROUNDS: usize = 12;
 const PER_ROUND: usize = 20;
-/// The number of hand-offs of a lock that takes tens of milliseconds for one.
+/// The number of hand-offs in a round of a lock that takes tens of milliseconds for each.
 const PER_SLOW_ROUND: usize = 4;
 
-/// How long the lock is held while the other process waits. Chosen at random, so that the release meets any time between
-/// two looks of a lock that polls.
+/// How long the lock is held while the other process waits. The time is chosen at random, so that the release may fall
+/// anywhere between two attempts of a lock that polls.
 const HELD: Range<u64> = 2_000..5_000;
 const HELD_LONG: Range<u64> = 2_000..202_000;
 

@@ -101,7 +101,7 @@ impl RawLock {
     }
 }
 
-/// The system calls of a lock with a fencing token that notices callers that wait.
+/// The system calls of a lock that has a fencing token and notices waiting callers.
 struct RawTokenLock {
     lock: RawLock,
     tokens: File,

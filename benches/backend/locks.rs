@@ -54,7 +54,7 @@ pub(crate) fn serve_guard(store: impl LockBackend, runtime: &Runtime, round_trip
     serve(|| runtime.block_on(locks.guard.acquire()).expect("the store answers"), drop, round_trip);
 }
 
-/// Returns a runtime as those of web services.
+/// Returns a runtime like those of web services.
 pub(crate) fn threads() -> Runtime {
     Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("the runtime is built")
 }

@@ -113,7 +113,7 @@ fn uncontended(c: &mut Criterion, runtime: &Runtime, settings: &str, raw: &Raw) 
     let create = raw.client.batch_execute("CREATE TABLE raw (name text PRIMARY KEY) WITH (fillfactor = 50)");
     runtime.block_on(create).expect("the server answers");
     let prepare = |text| runtime.block_on(raw.client.prepare(text)).expect("the server answers");
-    // What every lock that is a row does at least: a transaction that writes a row, and one that deletes it.
+    // Every lock that is a row needs at least these: a transaction that writes the row, and one that deletes it.
     let (insert, delete) = (prepare("INSERT INTO raw VALUES ('report')"), prepare("DELETE FROM raw"));
     let insert_and_delete = async || {
         for statement in [&insert, &delete] {

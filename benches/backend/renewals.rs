@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::harness::{cpu_time, is_measured, is_selected, leak};
 
-/// Holds 1,000 permits for several renewals, and prints what that takes.
+/// Holds 1,000 permits for several renewals, and prints the CPU time and the connections that this takes.
 pub(crate) fn measure_renewals<S: LockBackend>(
     group: &str,
     runtime: &Runtime,

@@ -1,15 +1,14 @@
-//! One request at a time over several processes, in actix-web: over all processes of a host, or over all machines of a
-//! cluster.
+//! One request at a time across several processes, in actix-web: all processes of a host, or all machines of a cluster.
 //!
 //! Run it on Linux: `cargo run --features cluster --example actix_cluster`, in several terminals. `DATABASE_URL` is the
-//! address of a PostgreSQL, `REDIS_URL` that of a Redis. Without both, the locks are in a directory of this host. `PORT`
-//! (default 3000; 0 picks a free port) may be the same for all processes. `HOLD_MS` (default 2000) sets how long the
-//! handler takes. Try it:
+//! address of a PostgreSQL server, and `REDIS_URL` is the address of a Redis server. Without both, the locks are in a
+//! directory of this host. `PORT` (default 3000; 0 picks a free port) may be the same for all processes. `HOLD_MS`
+//! (default 2000) sets how long the handler takes. Try it:
 //!
 //! ```text
 //! for i in 1 2 3 4; do curl -X POST localhost:3000/limit & done; wait  # one after the other, the token grows
-//! kill -9 PID  # of the process that printed the last Hello, meanwhile: the next Hello follows at once, or after 3 s
-//! kill PID     # of any of the processes: it responds to the requests that it has, and ends
+//! kill -9 PID  # the process that printed the last Hello, before its bye: the next Hello follows at once or after 3 s
+//! kill PID     # any of the processes: it responds to its pending requests, and ends
 //! curl -i localhost:3000/readyz  # 503 while the store does not answer
 //! ```
 

@@ -1,11 +1,12 @@
-//! The clock of leases, which also runs while the machine is suspended.
+//! The lease clock, which also runs while the machine is suspended.
 //!
-//! A store's clock runs on while this machine is suspended, but the clock of timers stops. On Linux, leases are therefore
-//! measured by `CLOCK_BOOTTIME`. A virtual machine that its host pauses notices nothing: both clocks stop.
+//! The clock of a store keeps running while this machine is suspended, but the clock of tokio's timers stops. On Linux,
+//! leases are therefore measured by `CLOCK_BOOTTIME`. While a virtual machine is paused by its host, both clocks stop,
+//! so the process does not notice the pause.
 
 use tokio::time::Instant;
 
-/// Returns the time by the clock of leases. Compare it with other times of this clock only.
+/// Returns the current time of the lease clock. Compare this time only with other times of the same clock.
 #[cfg(all(target_os = "linux", any(feature = "host", feature = "redis", feature = "tokio-postgres")))]
 pub(super) fn now() -> Instant {
     use std::sync::OnceLock;
@@ -13,7 +14,7 @@ pub(super) fn now() -> Instant {
 
     use nix::time::{ClockId, clock_gettime};
 
-    /// The first time by both clocks. `None` if the process may not read the clock.
+    /// The first reading of both clocks. `None` if the process may not read the clock.
     static START: OnceLock<Option<(Instant, Duration)>> = OnceLock::new();
 
     let since_boot = || clock_gettime(ClockId::CLOCK_BOOTTIME).ok().map(Duration::from);
@@ -23,13 +24,14 @@ pub(super) fn now() -> Instant {
     }
 }
 
-/// Returns the time by the clock of leases.
+/// Returns the current time of the lease clock.
 #[cfg(not(all(target_os = "linux", any(feature = "host", feature = "redis", feature = "tokio-postgres"))))]
 pub(super) fn now() -> Instant {
     Instant::now()
 }
 
-/// Returns when a time of this clock will be by the clock of timers, unless the machine is suspended.
+/// Converts a time of the lease clock to an instant for timers. The timer fires late if the machine is suspended
+/// meanwhile.
 pub(super) fn timer(at: Instant) -> Instant {
     Instant::now() + at.saturating_duration_since(now())
 }

@@ -86,8 +86,8 @@ struct Processes {
 /// Checks a backend against all rules. `backend` returns a new, unconnected backend for the same store each time: the
 /// checks connect two backends, as two processes do. The domain has a random name.
 ///
-/// Takes about three times the lease, so configure a lease of one or two seconds. A backend that can't wake processes, or
-/// can't report whether others wait, breaks the rule about it. Such a backend works, but more slowly.
+/// Takes about three times the lease, so configure a lease of one or two seconds. A backend that can't wake processes,
+/// or can't report whether others wait, breaks the corresponding rule. Such a backend works, but more slowly.
 ///
 /// Must be called within a tokio runtime that has time and I/O enabled.
 pub async fn check<B: LockBackend>(backend: impl Fn() -> B) -> Vec<Violation> {

@@ -42,7 +42,7 @@ pub(super) struct Connected {
 pub(super) struct Call<T: Send + 'static> {
     connected: Arc<Connected>,
     state: CallState<T>,
-    /// Completes the call without its caller. `None` if nothing depends on the result.
+    /// Completes the call if its caller is dropped. `None` if nothing depends on the result.
     abandoned: Option<Abandoned<T>>,
 }
 
@@ -94,7 +94,8 @@ impl Connected {
         Call::new(self, Box::pin(future), Some(Box::new(abandoned)))
     }
 
-    /// Completes an attempt without its caller, and releases the lock. The next caller in this process waits for that.
+    /// Completes an attempt whose caller was dropped, and releases the lock. The next caller in this process waits for
+    /// the release.
     fn undo(self: &Arc<Self>, name: LockName, attempt: StoreFuture<(Attempt, LeaseId, Instant)>) {
         let released = self.park_release(name);
         let this = Arc::clone(self);
@@ -117,7 +118,7 @@ impl Connected {
         call_limit(self.backend.lease())
     }
 
-    /// Makes the next caller in this process wait for the result of a release, which is passed to the returned function.
+    /// Makes the next caller in this process wait for the result of a release. The returned function takes this result.
     pub(super) fn park_release(self: &Arc<Self>, name: LockName) -> impl FnOnce(Released) + Send + use<> {
         let (sender, receiver) = oneshot::channel();
         // If the domain is disconnected, no caller waits.
@@ -133,11 +134,11 @@ impl Connected {
     /// Makes the next caller in this process wait for a release that another caller has waited for.
     pub(super) fn park_release_again(self: &Arc<Self>, name: LockName, receiver: oneshot::Receiver<Released>) {
         discard(self.parked.park(name.clone(), Parked::Release(receiver)));
-        // The result may have come in between.
+        // The result may have arrived in the meantime.
         self.end_parked_release(name);
     }
 
-    /// Takes a release whose result is known, so that nothing is left if no other caller comes.
+    /// Removes a parked release whose result is known, so that nothing stays parked if no other caller arrives.
     fn end_parked_release(self: &Arc<Self>, name: LockName) {
         let is_known = |left: &Parked| matches!(left, Parked::Release(receiver) if !receiver.is_empty());
         if let Some(Parked::Release(mut receiver)) = self.parked.unpark_if(&name, is_known)
@@ -147,19 +148,19 @@ impl Connected {
         }
     }
 
-    /// Takes what the last holder in this process has left for the next one.
+    /// Takes what the last holder in this process has left for the next caller.
     pub(super) fn unpark(&self, name: &LockName) -> Option<Parked> {
         self.parked.unpark_if(name, |_| true)
     }
 
-    /// Remembers how many others wait for a lock that this process has just released, so that its next caller lets them
-    /// go first.
+    /// Remembers how many other processes wait for a lock that this process has just released, so that the next caller
+    /// lets them go first.
     pub(super) fn step_back_from(self: &Arc<Self>, name: LockName, waiting: usize) {
         if waiting == 0 {
             return;
         }
         let until = Instant::now() + REMEMBERED;
-        // What is parked by now was left after the release, so there is nothing to remember.
+        // A value that is already parked is newer than the release, so the count is not needed.
         if !self.parked.park_first(name.clone(), Parked::StepBack { waiting, until }) {
             return;
         }
@@ -185,7 +186,7 @@ impl<T: Send + 'static> Call<T> {
         }
     }
 
-    /// Completes the call without its caller.
+    /// Begins the call, which then completes in the background.
     pub(super) fn let_go(mut self) {
         let _ = self.begin();
     }
@@ -222,7 +223,7 @@ impl<T: Send + 'static> Drop for Call<T> {
             match self.abandoned.take() {
                 Some(abandoned) => abandoned(future),
                 None => {
-                    // The keeper's thread, which completes the call, lasts as long as this value.
+                    // The clone keeps the keeper's thread running until the call has completed.
                     let connected = Arc::clone(&self.connected);
                     self.connected.keeper.spawn(async move {
                         drop(future.await);
@@ -248,7 +249,7 @@ pub(super) async fn limited<'a, T>(
     timeout(limit, Contained::new(call)?).await.unwrap_or_else(late).flatten()
 }
 
-/// A future of the store. A panic of the store is an error.
+/// A future of the store, which returns a panic of the store as an error.
 pub(super) struct Contained<'a, T>(Option<Pin<Box<dyn Future<Output = T> + Send + 'a>>>);
 
 impl<'a, T> Contained<'a, T> {

@@ -24,7 +24,7 @@ use crate::sync::{Mutex, const_unless_loom, lock};
 #[non_exhaustive]
 pub enum OnLost {
     /// The handler is dropped at the await point where it waits, and the client gets status 503. A response body that
-    /// holds the permit ends with an error. The generation of a service is dropped, too, and the service stands by.
+    /// holds the permit ends with an error. The generation of a service is dropped as well, and the service stands by.
     #[default]
     Cancel,
     /// The handler and its response continue. They can check their [`Lease`](super::Lease). A service is asked to stop.
@@ -152,8 +152,8 @@ impl LockDomain {
     }
 
     /// Disconnects the domain. New callers are refused with
-    /// [`NotConnected`](crate::guard::AcquireErrorKind::NotConnected), and so are callers that wait for other processes,
-    /// within a second, or once the store has answered the attempt that they have begun. Waits until all holders have
+    /// [`NotConnected`](crate::guard::AcquireErrorKind::NotConnected). Callers that wait for other processes are
+    /// refused within a second, or once the store has answered their current attempt. Waits until all holders have
     /// released their permits, and until the store has released their locks.
     ///
     /// # Cancel safety
@@ -179,7 +179,7 @@ impl LockDomain {
         format!("locks {}", self.name)
     }
 
-    /// Returns why a guard of this domain can't admit a service, if it can't.
+    /// Returns the reason why a guard of this domain can't admit a service. `None` if it can.
     #[cfg(feature = "background")]
     pub(crate) fn problem_for_services(&self) -> Option<&'static str> {
         if self.options.max_hold.is_some() {
@@ -188,8 +188,7 @@ impl LockDomain {
             );
         }
         let is_local = self.options.when_unavailable == WhenUnavailable::FailLocal;
-        is_local
-            .then_some("its domain has `FailLocal`, so that several processes may run the service: use another domain")
+        is_local.then_some("its domain has `FailLocal`, so several processes may run the service: use another domain")
     }
 
     /// Returns `true` if a handler whose lease is lost is dropped.
@@ -202,10 +201,10 @@ impl LockDomain {
         lock(&self.connected).clone()
     }
 
-    /// Releases a lock that was left for a caller in this process that will not take it.
+    /// Releases a lock that is parked in this process for a caller that will not take it.
     pub(crate) fn clear(&self, name: &LockName) {
         if let Some(connected) = self.connected() {
-            // What else was left is about locks that are released already.
+            // Other parked values belong to locks that are already released.
             discard(connected.parked.unpark_if(name, Parked::is_turn));
         }
     }

@@ -9,8 +9,8 @@ use crate::error_chain::ErrorChain;
 
 /// The reason why a lock backend failed.
 ///
-/// Its `Debug` output is its message followed by those of its sources, since that is printed when `main` returns the
-/// error.
+/// The `Debug` output is the message followed by the messages of all sources, because a program whose `main` returns
+/// the error prints this output.
 #[derive(Clone)]
 pub struct BackendError {
     message: Cow<'static, str>,

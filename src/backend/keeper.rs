@@ -43,7 +43,7 @@ struct Leases {
     /// `None` if leases don't expire.
     duration: Option<Duration>,
     state: Mutex<LeasesState>,
-    /// Notified when a lease begins and there was none before, and when a renewal may be due earlier.
+    /// Notified when a lease begins while there is no other lease, and when a renewal may be due earlier than before.
     begun: Notify,
 }
 
@@ -126,7 +126,7 @@ impl Keeper {
         lease.renew_until = until;
         drop(state);
         if was_limited {
-            // The renewals had ended, so the thread waits for the end of the lease.
+            // The renewals of this lease had ended, so the thread waits for the lease to expire.
             self.leases.begun.notify_one();
         }
     }

@@ -48,8 +48,8 @@ impl Lease {
 
     /// Returns the innermost lease that the current code runs under, if there is one.
     ///
-    /// Code that [`run`](crate::EndpointGuard::run), `run_to_completion` or a web layer polls has a current lease, and so
-    /// have a service with a [guard](crate::background::Service::guard) and its child tasks. Other tasks that this code
+    /// Code that [`run`](crate::EndpointGuard::run), `run_to_completion` or a web layer polls has a current lease. So
+    /// do services with a [guard](crate::background::Service::guard) and their child tasks. Other tasks that this code
     /// spawns, and tasks of a pool, have none: pass them a clone.
     #[must_use]
     pub fn current() -> Option<Self> {
@@ -66,7 +66,7 @@ impl Lease {
     /// lock.
     ///
     /// This method compares the lease with the clock, so that a process that was stopped for longer than its lease
-    /// notices the loss at once, and so does a machine that was suspended (on Linux).
+    /// notices the loss at once. On Linux, so does a process whose machine was suspended.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.0.lost.is_cancelled() || self.0.shared.has_expired(clock::now())
@@ -106,10 +106,12 @@ impl SharedLease {
         *lock(&self.expires_at)
     }
 
-    /// Extends a lease. Returns `false` if it has expired: a holder may have seen that, and stopped its work for good.
+    /// Extends the lease. Returns `false` if the lease has already expired: its holder may have noticed that, and
+    /// stopped its work for good.
     pub(super) fn extend(&self, expires_at: Instant) -> bool {
         let mut current = lock(&self.expires_at);
-        // The clock is read with the mutex held, so not before that of a holder which has seen the end of the lease.
+        // The clock is read while the mutex is held, so a holder that has already seen the lease expire can't have read
+        // a later time.
         let has_expired = current.is_some_and(|at| at <= clock::now());
         if !has_expired {
             *current = Some(expires_at);

@@ -32,8 +32,9 @@ pub(super) struct Link<K: Connector> {
     state: Arc<LinkState<K>>,
     /// How long a call may take, including the time to connect.
     limit: Duration,
-    /// The last attempt to connect and when it began. All calls wait for it. It continues after the time limit of a call,
-    /// and the next call then begins another one: only one of them may reach a store that answers.
+    /// The last attempt to connect, and when the attempt began. All calls wait for this attempt. It continues after the
+    /// time limit of a call, and the next call then begins another attempt: perhaps only one of them reaches a store
+    /// that answers.
     opening: tokio::sync::Mutex<Option<(Instant, JoinHandle<Opened<K>>)>>,
 }
 
@@ -50,8 +51,8 @@ struct Current<C> {
     number: u64,
 }
 
-/// The part of the lease that a call may take, so that a renewal can be repeated before the lease ends. It is shorter
-/// than the time after which the crate drops a call, so that a connection that does not answer is replaced.
+/// The part of the lease that a call may take, so that a renewal can be repeated before the lease ends. This part is
+/// shorter than the time after which the crate drops a call, so that a connection that does not answer is replaced.
 const PART_OF_LEASE: u32 = 4;
 const LONGEST_CALL: Duration = Duration::from_secs(1);
 
@@ -74,7 +75,7 @@ impl<K: Connector> Link<K> {
         &self.state.connector
     }
 
-    /// Returns the connection, after opening it if necessary, which may take longer than a call.
+    /// Returns the connection, and opens one if there is none. Opening a connection may take longer than a call.
     pub(super) async fn connection(&self) -> Result<K::Connection, BackendError> {
         let (_, connection) = match self.current() {
             Some(current) => current,
@@ -126,7 +127,7 @@ impl<K: Connector> Link<K> {
         if let Some(current) = self.current() {
             return Ok(current);
         }
-        // The result of an attempt whose caller did not wait may be old.
+        // The result of an attempt whose caller has left may be outdated.
         let running = opening.take_if(|(began, attempt)| !attempt.is_finished() && began.elapsed() < self.limit);
         let begin = || (Instant::now(), tokio::spawn(Arc::clone(&self.state).open()));
         let (_, attempt) = opening.insert(running.unwrap_or_else(begin));

@@ -37,8 +37,8 @@ pub trait LockBackend: fmt::Debug + Send + Sync + 'static {
     /// Returns how long the store keeps a lock that is not renewed. `None` if a lock ends with the process that holds
     /// it, so that no lease is renewed.
     ///
-    /// The time while the machine is suspended counts, on Linux and with one of the features `host`, `redis` and
-    /// `tokio-postgres`.
+    /// On Linux, with any of the features `host`, `redis` and `tokio-postgres`, the time during which the machine is
+    /// suspended counts as well.
     fn lease(&self) -> Option<Duration>;
 
     /// Takes the lock if no other owner has it.
@@ -159,9 +159,9 @@ pub enum Attempt {
 /// The result of a release.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Released {
-    /// How many other processes wait for the lock. The process that has released the lock leaves as many releases to
-    /// them before it takes the lock again, so that processes take turns. A store that only knows that there are some
-    /// reports one.
+    /// How many other processes wait for the lock. The process that has released the lock leaves this many releases to
+    /// other processes before it takes the lock again, so that processes take turns. A store that can't count the
+    /// processes reports one if any process waits.
     pub waiting: usize,
 }
 

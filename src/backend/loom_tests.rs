@@ -1,8 +1,8 @@
 //! Models of the hand-off of a turn within a process, checked by loom over every interleaving.
 //!
-//! The semaphore of the guard and the map of parked turns are the real ones. The steps of a release and of a caller that
-//! leaves are those of `HeldPermit` and `PermitWait`. The store is one atomic value, so the models don't cover answers
-//! that come late, the keeper, and timers: those run on tokio's runtime.
+//! The semaphore of the guard and the map of parked turns are the real ones. The steps of a release and of a caller
+//! that leaves are those of `HeldPermit` and `PermitWait`. The store is one atomic value, so the models don't cover
+//! late answers, the keeper and timers, which run on tokio's runtime.
 
 #![allow(clippy::unwrap_used, reason = "a test fails at the first unexpected result")]
 
@@ -22,12 +22,12 @@ use crate::semaphore::{
     WaiterId,
 };
 
-/// A guard with one permit, what its holders leave, and the store.
+/// A guard with one permit, the turns that its holders park, and the store.
 struct Model {
     semaphore: Semaphore,
     parked: ParkedMap<Turn>,
     is_held: Arc<AtomicBool>,
-    /// The work of the holders, which is right only if they exclude each other.
+    /// Counts the work of the holders. The count is right only if the holders exclude each other.
     sum: AtomicUsize,
 }
 
@@ -45,7 +45,7 @@ fn name() -> LockName {
 }
 
 impl Model {
-    /// Creates a model whose main thread holds the permit and the turn, and the caller that waits for them.
+    /// Creates a model whose main thread holds the permit and the turn, and a caller that waits for both.
     fn held() -> (Arc<Self>, Turn, WaiterId) {
         let config = SemaphoreConfig { permits: 1, bound: MAX_WAITING, order: Order::Fifo };
         let (semaphore, parked) = (Semaphore::new(config), ParkedMap::new());
@@ -79,7 +79,7 @@ impl Model {
         }))
     }
 
-    /// Takes the turn that was left, or takes the lock as soon as it is free.
+    /// Takes the parked turn, or takes the lock as soon as the lock is free.
     fn take_turn(&self) -> Turn {
         if let Some(turn) = self.parked.unpark_if(&name(), |_| true) {
             return turn;
@@ -118,7 +118,7 @@ impl Model {
         drop(self.parked.unpark_if(&name(), |_| true));
     }
 
-    /// Waits for the permit and the turn, works, and releases both. Returns how much work was done.
+    /// Waits for the permit and the turn, works, and releases both. Returns the amount of work done.
     fn run(&self, waiter: Option<WaiterId>) -> usize {
         if !self.acquire(waiter) {
             return 0;
@@ -137,7 +137,7 @@ impl Model {
     }
 }
 
-/// Checks `model` with at most three preemptions per execution, as the models of the semaphore.
+/// Checks `model` with at most three preemptions per execution, as the models of the semaphore do.
 fn check_bounded(model: impl Fn() + Send + Sync + 'static) {
     let mut builder = Builder::new();
     builder.preemption_bound = Some(3);
@@ -173,7 +173,7 @@ fn turn_is_released_if_its_caller_leaves() {
 }
 
 #[test]
-fn turn_is_taken_or_released_if_one_caller_leaves_and_another_one_comes() {
+fn turn_is_taken_or_released_if_one_caller_leaves_and_another_one_arrives() {
     check_bounded(|| {
         let (model, turn, waiter) = Model::held();
         let leaving = spawn(&model, move |model| model.leave(waiter));
@@ -199,7 +199,7 @@ fn turn_is_released_if_the_domain_is_disconnected_during_the_release() {
     });
 }
 
-/// The time of the cohort ends while the turn is parked, before that, or after it was taken.
+/// The time of the cohort ends before the turn is parked, while the turn is parked, or after the turn is taken.
 #[test]
 fn turn_is_taken_or_released_at_the_end_of_the_cohort() {
     loom::model(|| {

@@ -4,7 +4,8 @@
 //! [`LockBackend`] when the program starts. A caller then takes two turns, one after the other: first the turn in its
 //! own process, in the order of arrival, and then the turn of the process among all processes. At most one caller of a
 //! process therefore waits for other processes, however long the queue in its process is. Processes that wait for the
-//! same lock take turns: a process that has had its turn leaves the next ones to the others.
+//! same lock take turns: a process that has had its turn leaves the next turns to the other processes, and waits at most
+//! 10 ms for each.
 //!
 //! ```no_run
 //! use onelane::EndpointGuard;
@@ -38,9 +39,10 @@
 //! UPDATE reports SET total = $1, fence = $2 WHERE id = $3 AND fence <= $2
 //! ```
 //!
-//! The first rule alone is not enough: a process may be stopped between its look at the lease and its write, and the clock
-//! of a virtual machine stands still while the machine is paused. With both rules, a lost lease may cause work to be done
-//! twice, but never a wrong result. (Martin Kleppmann, "How to do distributed locking", 2016, describes fencing tokens.)
+//! The first rule alone is not enough: a process may be stopped between the check of its lease and its write, and the
+//! clock of a virtual machine stands still while the machine is paused. With both rules, a lost lease may cause work to
+//! be done twice, but never a wrong result. (Martin Kleppmann, "How to do distributed locking", 2016, describes fencing
+//! tokens.)
 //!
 //! | file | contents |
 //! |---|---|
@@ -49,13 +51,13 @@
 //! | `turn` | the turn: held, passed on within the process, given back |
 //! | `parked_map` | what a holder leaves for the next caller in its process |
 //! | `lease` | what a holder sees of its turn |
-//! | `clock` | the clock of leases |
+//! | `clock` | the lease clock |
 //! | `keeper` | the thread that renews leases and declares them lost |
 //! | `lock_backend` | the trait of the stores |
 //! | `host` | the store of all processes of a host |
 //! | `conformance` | the checks that every store must pass |
 //! | `link` | the connection to a store, reopened after it breaks |
-//! | `store_clock` | the clock of a store, on which attempts have a deadline |
+//! | `store_clock` | the clock of a store, which measures the deadlines of attempts |
 //! | `waiters` | the callers of this process that wait for a message of the store |
 //! | `redis` | the store in Redis or Valkey |
 //! | `postgres` | the store in PostgreSQL |

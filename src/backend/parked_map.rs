@@ -1,4 +1,4 @@
-//! [`ParkedMap`], what the last holders of locks have left for the next callers in this process.
+//! [`ParkedMap`], which keeps what the last holders of locks leave for the next callers in this process.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use crate::sync::{Mutex, lock};
 
 /// One value for each lock, until the domain is disconnected.
 ///
-/// Values are dropped by the caller, without the mutex: dropping a turn releases its lock.
+/// Callers drop the returned values outside the mutex, because dropping a turn releases its lock.
 #[derive(Debug)]
 pub(super) struct ParkedMap<T>(Mutex<Option<HashMap<LockName, T>>>);
 
@@ -16,16 +16,17 @@ impl<T> ParkedMap<T> {
         Self(Mutex::new(Some(HashMap::new())))
     }
 
-    /// Leaves a value. Returns what was left before, or the value itself if the domain is disconnected.
+    /// Parks a value. Returns the previous value, or the value itself if the domain is disconnected.
     pub(super) fn park(&self, name: LockName, value: T) -> Option<T> {
-        // What was there is outdated: one caller of a process has the turn, and leaves the last word.
+        // The previous value is outdated: only one caller of a process has the turn, and this caller parks the newest
+        // value.
         match &mut *lock(&self.0) {
             Some(all) => all.insert(name, value),
             None => Some(value),
         }
     }
 
-    /// Leaves a value if there is none. Returns `false` if there is one, or if the domain is disconnected.
+    /// Parks a value if none is parked. Returns `false` if a value is parked already, or if the domain is disconnected.
     pub(super) fn park_first(&self, name: LockName, value: T) -> bool {
         match &mut *lock(&self.0) {
             Some(all) if !all.contains_key(&name) => all.insert(name, value).is_none(),
@@ -33,20 +34,20 @@ impl<T> ParkedMap<T> {
         }
     }
 
-    /// Takes what was left if `is_wanted` returns `true`.
+    /// Takes the parked value if `is_wanted` returns `true` for it.
     pub(super) fn unpark_if(&self, name: &LockName, is_wanted: impl FnOnce(&T) -> bool) -> Option<T> {
         let mut all = lock(&self.0);
         let all = all.as_mut()?;
         if all.get(name).is_some_and(is_wanted) { all.remove(name) } else { None }
     }
 
-    /// Takes everything that was left for callers of a guard.
+    /// Takes all values that are parked for callers of a guard.
     pub(super) fn unpark_all(&self, guard: &str) -> Vec<T> {
         let mut all = lock(&self.0);
         all.iter_mut().flat_map(|all| all.extract_if(|name, _| name.guard() == guard)).map(|(_, left)| left).collect()
     }
 
-    /// Takes everything that was left. Nothing more can be left afterwards.
+    /// Takes all values. No value can be parked afterwards.
     pub(super) fn close(&self) -> Option<HashMap<LockName, T>> {
         lock(&self.0).take()
     }
@@ -55,7 +56,7 @@ impl<T> ParkedMap<T> {
         lock(&self.0).is_none()
     }
 
-    /// Returns how many values were left.
+    /// Returns the number of parked values.
     pub(super) fn len(&self) -> usize {
         lock(&self.0).as_ref().map_or(0, HashMap::len)
     }

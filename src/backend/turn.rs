@@ -44,7 +44,7 @@ pub(super) enum Parked {
     Turn(ProcessTurn),
     /// The lock is being released, so that other processes get it. The next caller waits for the result.
     Release(oneshot::Receiver<Released>),
-    /// This many other processes waited for the lock when it was released.
+    /// Other processes waited for the lock when it was released. The next caller lets `waiting` of them go first.
     StepBack {
         waiting: usize,
         until: Instant,

@@ -23,7 +23,7 @@ const LAST_LOOK: Duration = Duration::from_millis(250);
 const EARLY_REPORTS: u32 = 4;
 const SOON: Duration = Duration::from_micros(200);
 
-/// How long a process that has had its turn leaves a free lock to others that wait.
+/// How long a process that has had its turn leaves a free lock to other processes that wait.
 const STEP_BACK: Duration = Duration::from_millis(10);
 
 /// A caller's wait for the turn among all processes, while it has the turn in its own process.
@@ -73,7 +73,7 @@ impl TurnWait {
 }
 
 async fn take_turn(connected: Arc<Connected>, lock: LockName, waits: bool) -> Result<Turn, TurnError> {
-    // How many releases are left to other processes, which have waited for longer.
+    // The number of releases that this process leaves to other processes, because they have waited for longer.
     let mut left_to_others = match connected.unpark(&lock) {
         Some(Parked::Turn(turn)) if !turn.is_lost() => return Ok(Turn::new(turn)),
         Some(Parked::Turn(_lost)) => 0,
@@ -102,7 +102,7 @@ async fn take_turn(connected: Arc<Connected>, lock: LockName, waits: bool) -> Re
         let mut released = Release::of(&connected, &lock)?;
         // Registered before the attempt, so that no release is missed in between.
         let is_released = released.is_reported()?;
-        // If nothing is released until then, the others may have left.
+        // If no release is reported by then, the other processes may have left.
         let mut look_at = began + STEP_BACK;
         if left_to_others == 0 || !is_reported {
             let expires_at = match attempt(&connected, &lock).await? {
@@ -111,7 +111,7 @@ async fn take_turn(connected: Arc<Connected>, lock: LockName, waits: bool) -> Re
                 Err(expires_at) => expires_at,
             };
             look_at = expires_at.map_or(began + pause, |expires_at| (began + pause).min(expires_at + FIRST_LOOK));
-            // The lock has another owner than at the last look, so the caller looks more often.
+            // The lock has a different owner than at the last attempt, so the caller tries more often.
             let is_passed_on = last_expiry.is_some_and(|last| expires_at > Some(last + FIRST_LOOK));
             pause = if is_passed_on { (pause / 2).max(FIRST_LOOK) } else { (pause * 2).min(LAST_LOOK) };
             last_expiry = expires_at;
@@ -141,7 +141,7 @@ impl<'a> Release<'a> {
         Contained::new(|| connected.backend.released(lock)).map(Self).map_err(TurnError::Unavailable)
     }
 
-    /// Returns `true` if a release is reported already.
+    /// Returns `true` if a release has already been reported.
     fn is_reported(&mut self) -> Result<bool, TurnError> {
         match self.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(result) => result.map(|()| true),
@@ -149,7 +149,7 @@ impl<'a> Release<'a> {
         }
     }
 
-    /// Waits for the report. Returns `false` if there is none by that time.
+    /// Waits for the report. Returns `false` if no release is reported by then.
     async fn is_reported_by(&mut self, at: Instant) -> Result<bool, TurnError> {
         let mut timer = pin!(sleep_until(at));
         poll_fn(|cx| match self.poll(cx) {
@@ -164,7 +164,7 @@ impl<'a> Release<'a> {
     }
 }
 
-/// A caller's wait for the result of a release. If the caller leaves, the next one waits in its place.
+/// A caller's wait for the result of a release. If this caller leaves, the next caller waits in its place.
 struct ReleaseWait<'a> {
     connected: &'a Arc<Connected>,
     lock: &'a LockName,

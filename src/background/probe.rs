@@ -261,7 +261,7 @@ impl fmt::Display for ServiceLine<'_> {
             ServiceState::Running { degraded: true, .. } | ServiceState::Completed if check.probe == Probe::Ready => {
                 write!(f, "[+]{name} ok ({})", service.state)
             }
-            // The reason is withheld: it may contain the address of the store.
+            // The response omits the reason, which may contain the address of the store.
             ServiceState::Standby { .. } => write!(f, "[+]{name} ok (standby)"),
             _ => write!(f, "[+]{name} ok"),
         }

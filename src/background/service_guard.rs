@@ -41,7 +41,7 @@ mod present {
             self.0.domain().map(LockDomain::service_name)
         }
 
-        /// Returns why the guard can't admit a service, if it can't.
+        /// Returns the reason why the guard can't admit a service. `None` if it can.
         pub(crate) fn problem(&self) -> Option<&'static str> {
             self.0.domain().and_then(LockDomain::problem_for_services)
         }
@@ -51,8 +51,8 @@ mod present {
             self.0.domain().is_some_and(LockDomain::cancels_when_lost)
         }
 
-        /// Waits for a permit. An error says why this attempt has failed. The errors of a store are user code, whose panic
-        /// ends only this attempt.
+        /// Waits for a permit. The error is the reason why this attempt failed. Errors of a store are user code, and a
+        /// panic in them ends only this attempt.
         pub(crate) async fn admit(&self) -> Result<ServicePermit, Arc<str>> {
             let refused = |error| Arc::from(ErrorChain(&error).to_string());
             let attempt = async { self.0.clone().acquire_owned().await.map(ServicePermit::new).map_err(refused) };
@@ -85,7 +85,7 @@ mod present {
             self.lease.lost()
         }
 
-        /// Returns `true` if the lease is lost and its service is about to be dropped. The clock knows the loss earlier
+        /// Returns `true` if the lease is lost and its service is about to be dropped. The clock shows the loss earlier
         /// than the token.
         pub(crate) fn is_revoked(&self) -> bool {
             self.cancels_when_lost && self.lease.is_lost()

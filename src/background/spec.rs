@@ -240,28 +240,27 @@ impl Service {
     /// [distributed](crate::guard::GuardBuilder::distributed), the service runs in one process of the host, or of the
     /// cluster, at a time: that process is its *leader*.
     ///
-    /// The other processes [stand by](super::ServiceState::Standby). Their hosts start without the service, and count
-    /// it as ready, also for services that start [`after`](Self::after) it. When the leader stops, fails or dies, one
-    /// of them begins a generation, from `start`. If that `start` fails, the host has already started, so the service is
-    /// restarted like one that fails later. The code of the service finds its lease, and with it its fencing token, in
-    /// [`Lease::current`](crate::backend::Lease::current).
+    /// The other processes [stand by](super::ServiceState::Standby). Their hosts start without the service and count it
+    /// as ready, so services that start [`after`](Self::after) it start as well. When the leader stops, fails or dies,
+    /// one of them begins a generation, from `start`. If that `start` fails, the host has already started, so the
+    /// service is restarted like one that fails later. The code of the service gets the lease, and with it the fencing
+    /// token, from [`Lease::current`](crate::backend::Lease::current).
     ///
     /// If the leader loses its lease, its generation is dropped at the await point where it waits, and ends as
     /// [`LeaseLost`](super::ExitKind::LeaseLost). With [`OnLost::Notify`](crate::backend::OnLost::Notify), and if it
     /// blocks, the generation is asked to stop instead. The service then stands by again, whatever its
     /// [`restart`](Self::restart) policy is. If the permit can't be acquired, because the store does not answer or the
-    /// domain is not connected, the service tries again after a second at most.
+    /// domain is not connected, the service tries again after at most a second.
     ///
-    /// A service that completes releases its permit, and another process then runs it, too. If a generation leaves a
-    /// blocked thread behind, it keeps the permit until that thread has ended. The lease lasts as long as the
+    /// A service that completes releases its permit, and another process then runs the service as well. If a generation
+    /// leaves a blocked thread behind, the permit is held until that thread has ended. The lease lasts as long as the
     /// generation. Building the host therefore fails if the guard's domain has a
-    /// [`max_hold`](crate::backend::LockDomain::max_hold) or
-    /// [`FailLocal`](crate::backend::WhenUnavailable::FailLocal), or if the host
-    /// [manages](super::ServiceHostBuilder::manage) the guard. The code of the service must not acquire `guard` itself:
-    /// it would wait for its own permit.
+    /// [`max_hold`](crate::backend::LockDomain::max_hold) or [`FailLocal`](crate::backend::WhenUnavailable::FailLocal),
+    /// or if the host [manages](super::ServiceHostBuilder::manage) the guard. The code of the service must not acquire
+    /// `guard` itself, because the code would wait for its own permit.
     ///
-    /// If the host also [connects](crate::backend::LockDomain::connect) the domain, the service starts after that, and
-    /// its lock is released before the domain is disconnected.
+    /// If the host also [connects](crate::backend::LockDomain::connect) the domain, the service starts once the domain
+    /// is connected, and its lock is released before the domain is disconnected.
     ///
     /// A [periodic](super::periodic()) service makes its calls in the leader alone, so a cron job runs once however
     /// many replicas the server has, as far as their clocks agree. A call that was due while no process was the leader

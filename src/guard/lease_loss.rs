@@ -27,10 +27,10 @@ impl LeaseLoss {
             .map(|lease| Self { lease: lease.clone(), lost: Box::pin(lease.lost().cancelled_owned()) })
     }
 
-    /// Completes when the lease is lost. Polled before the work: after a pause of the whole process, the work must not
-    /// continue.
+    /// Completes when the lease is lost. The caller polls this before the work, because the work must not continue
+    /// after a pause of the whole process that outlasts the lease.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // The clock knows it earlier than the token.
+        // The clock shows the loss earlier than the token.
         if self.lease.is_lost() { Poll::Ready(()) } else { self.lost.as_mut().poll(cx) }
     }
 }

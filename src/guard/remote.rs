@@ -17,7 +17,8 @@ use crate::park::current_thread_waker;
 
 /// A caller that holds a permit of this process, and waits for the turn among all processes.
 pub(super) struct RemoteWait<S: PermitSource> {
-    // Ends before the permit is released: the next caller of this process must not find an attempt of this caller.
+    // The wait ends before the permit is released: the next caller of this process must not find an attempt of this
+    // caller.
     wait: Option<TurnWait>,
     /// `None` once the wait has ended.
     permit: Option<HeldPermit<S>>,

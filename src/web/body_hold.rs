@@ -62,7 +62,7 @@ impl BodyHold {
         let Some((scope, mut hold, lease)) = held else { return poll(cx).map(Ok) };
         if let Some(lost) = &mut self.lost
             && lost.poll(cx).is_ready()
-            // The timer ends the lease, too, when it releases the permit.
+            // The timer also ends the lease when it releases the permit, which is no loss.
             && lock(&self.permit).is_some()
         {
             drop(hold);

@@ -90,6 +90,15 @@ impl<G> Guarded<G> {
         Self { permit, source: PhantomData }
     }
 
+    /// Returns the lease of a guard that is [distributed](crate::guard::GuardBuilder::distributed).
+    /// [`Lease::current`](crate::backend::Lease::current) is `None` in the handler, and the loss of the lease does not
+    /// cancel the handler, as it would behind a layer: check [`is_lost`](crate::backend::Lease::is_lost), or wait for
+    /// [`lost`](crate::backend::Lease::lost).
+    #[must_use]
+    pub fn lease(&self) -> Option<crate::backend::Lease> {
+        self.permit.lease()
+    }
+
     /// Returns the permit, for instance to move it to another task.
     pub fn into_permit(self) -> RequestPermit {
         self.permit

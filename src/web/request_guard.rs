@@ -1,7 +1,7 @@
 //! [`RequestGuard`], the guard that one request has to pass, and [`RequestPermit`], its permit.
 
 use std::hash::Hash;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::admission::{Arrival, refusal_per_key};
 use super::{KeyKind, Refusal, RequestKey};
@@ -17,7 +17,7 @@ pub struct RequestGuard(Arrival);
 /// The permit of a request, of any guard. Dropping it lets the next request run.
 #[must_use = "the permit is released as soon as it is dropped: bind it to a name such as `_permit`, not to `_`"]
 pub struct RequestPermit(
-    // The mutex makes the permit `Sync`, whatever the key. Nothing locks it.
+    // The mutex makes the permit `Sync`, whatever the key. Only `lease` locks it.
     Mutex<Option<HeldPermit<ErasedSource>>>,
 );
 
@@ -62,6 +62,15 @@ impl RequestGuard {
 }
 
 impl RequestPermit {
+    /// Returns the lease of a guard that is [distributed](crate::guard::GuardBuilder::distributed). The loss of the lease
+    /// is not noticed by the permit itself.
+    #[must_use]
+    pub fn lease(&self) -> Option<crate::backend::Lease> {
+        // Nothing else locks the mutex, so a poisoned one protects a permit that is intact.
+        let permit = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        permit.as_ref().and_then(|permit| permit.lease().cloned())
+    }
+
     pub(super) fn new(permit: HeldPermit<ErasedSource>) -> Self {
         Self(Mutex::new(Some(permit)))
     }

@@ -1,4 +1,4 @@
-//! Callers that are dropped at each point where they can wait, in all the ways in which a guard is used.
+//! Callers that are dropped at each point where they can wait, for each way to use a guard.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,7 +25,7 @@ use tower::ServiceExt;
 use super::in_memory::{InMemory, Store};
 use super::{MS, PATIENCE, domain, guard};
 
-/// Longer than each test: what is released, is not released by the end of a lease.
+/// Longer than each test, so that no lock is released by the end of its lease.
 const LEASE: Duration = Duration::from_secs(60);
 
 /// The guards of a process.
@@ -44,7 +44,7 @@ async fn process(store: &Arc<Store>) -> Process {
 
 type Way = (&'static str, fn(Process) -> LocalBoxFuture<'static, ()>);
 
-/// The ways to use a guard. Each one ends without a permit.
+/// The ways to use a guard. Each of them ends without a permit.
 const WAYS: &[Way] = &[
     ("acquire", |it| it.guard.acquire().map(drop).boxed_local()),
     ("acquire_owned", |it| Arc::clone(it.guard).acquire_owned().map(drop).boxed_local()),
@@ -151,7 +151,7 @@ async fn drop_caller(
         if is_complete {
             break;
         }
-        // Late polls come after timers.
+        // Later polls may have to wait for a timer.
         if poll > 5 {
             sleep(MS).await;
         }
@@ -222,7 +222,7 @@ async fn lock_is_released_although_its_lease_is_being_renewed() {
 
 /// The store fails when the lock is released, so it keeps the lock until the end of the lease.
 #[tokio::test]
-async fn lock_that_can_not_be_released_ends_with_its_lease() {
+async fn lock_that_cannot_be_released_ends_with_its_lease() {
     for loses_answers in [false, true] {
         let store = Arc::<Store>::default();
         let locks = domain(|domain| domain);

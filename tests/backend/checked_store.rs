@@ -1,5 +1,5 @@
-//! [`CheckedStore`], a server that accepts a write only with the highest fencing token so far, and finds holders that
-//! write without their lock.
+//! [`CheckedStore`], a server that accepts a write only with the highest fencing token so far, and detects holders that
+//! write without the lock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A server on a free port, which belongs to a test.
+/// A server of a test on a free port.
 pub(super) struct CheckedStore {
     pub(super) address: SocketAddr,
     state: Arc<Mutex<State>>,
@@ -20,7 +20,7 @@ pub(super) struct CheckedStore {
 struct State {
     /// The accepted tokens: their processes, and when each token was accepted first, by the [`clock`].
     accepted: BTreeMap<u64, (u32, u64)>,
-    /// The times from which the leases of these tokens have certainly expired, by the [`clock`].
+    /// For each of these tokens, a time by the [`clock`] at which its lease had certainly expired.
     expired: BTreeMap<u64, u64>,
     inside: Option<Inside>,
     turns: Vec<Turn>,
@@ -45,7 +45,7 @@ pub(super) struct Turn {
     pub(super) token: u64,
 }
 
-/// How often something was reported.
+/// How many reports of each kind the server received.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
     pub(super) writes: usize,
@@ -112,15 +112,15 @@ impl CheckedStore {
         self.state().expired.insert(token, clock());
     }
 
-    /// Returns what holders did wrong.
+    /// Returns the errors that holders made.
     pub(super) fn violations(&self) -> Vec<String> {
         self.state().violations.clone()
     }
 }
 
-/// Answers the messages of a holder. Each one is a line: `enter`, `write` or `leave` with the process, the token and the
-/// time of the holder's last look at its lease; `lost` with the process and the token; `error` or `violation` with a
-/// text.
+/// Answers the messages of a holder. Each message is a line: `enter`, `write` or `leave` with the process, the token
+/// and the time of the holder's last check of its lease; `lost` with the process and the token; `error` or `violation`
+/// with a text.
 async fn serve(connection: TcpStream, state: Arc<Mutex<State>>) {
     let mut connection = BufReader::new(connection);
     let mut line = String::new();

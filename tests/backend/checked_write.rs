@@ -48,7 +48,7 @@ async fn total(client: &Client) -> i64 {
     client.query_one("SELECT total FROM reports WHERE id = 1", &[]).await.unwrap().get(0)
 }
 
-/// The process looks at its lease, is stopped, and writes after that.
+/// The process checks its lease, is stopped, and then writes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn process_that_was_stopped_for_longer_than_its_lease_changes_nothing() {
     let server = PostgresServer::start().await;

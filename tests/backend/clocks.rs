@@ -1,4 +1,4 @@
-//! Clocks that jump: the store's, and those of this machine.
+//! Jumps of the store's clock and of this machine's clocks.
 
 use std::env;
 use std::sync::Arc;
@@ -47,14 +47,14 @@ async fn next_holder_has_a_larger_token<S: LockBackend>(store: impl Fn() -> S, c
             taken += 1;
             assert!(next.1 > last, "{} after {last}", next.1);
             last = next.1;
-            eventually("the holder notices that", || permit.lease().unwrap().is_lost()).await;
+            eventually("the holder notices the loss", || permit.lease().unwrap().is_lost()).await;
             assert!(!next.0.lease().unwrap().is_lost());
         } else {
-            assert!(!permit.lease().unwrap().is_lost(), "nobody has the lock");
+            assert!(!permit.lease().unwrap().is_lost(), "the lease is lost, but no other process has the lock");
         }
     }
     assert!(taken >= 2, "the clock of the store did not jump");
-    // The clock went back while nobody held the lock, too.
+    // The clock also goes back while the lock is free.
     clock.set(-86_400, 0);
     for guard in [one, other] {
         assert!(acquired(guard).await.1 > last);
@@ -87,7 +87,7 @@ async fn next_holder_in_postgres_has_a_larger_token_whatever_its_clock_does() {
 
 const PROGRAM: &str = "ONELANE_TEST_SUSPENDED";
 
-/// The time of day does not matter, and the time while the machine was suspended counts.
+/// The time of day does not matter, but the time during which the machine was suspended counts.
 #[tokio::test]
 async fn lease_ends_while_the_machine_is_suspended() {
     let clock = TestClock::new();

@@ -56,18 +56,10 @@ async fn lease_that_is_too_short_is_refused() {
     assert!(error.to_string().contains("shorter than 100 ms"), "{error}");
 
     let store = Arc::<Store>::default();
-    store.hang().await;
-    let connecting = tokio::spawn(domain(|domain| domain).connect(InMemory::new(&store, MS * 200)).into_future());
-    tokio::time::sleep(MS * 20).await;
-    // The store answers `connect` at once, and `check` after 40 ms.
-    store.answer_again();
-    store.hang().await;
-    tokio::time::sleep(MS * 40).await;
-    store.answer_again();
-    match connecting.await.unwrap() {
-        Ok(()) => {}
-        Err(error) => assert!(error.to_string().contains("too short for a store that takes"), "{error}"),
-    }
+    store.answer_after(MS * 40);
+    let error = domain(|domain| domain).connect(InMemory::new(&store, MS * 200)).await.unwrap_err();
+    assert!(error.to_string().contains("too short for a store that takes"), "{error}");
+    domain(|domain| domain).connect(InMemory::new(&store, LEASE)).await.unwrap();
 }
 
 #[tokio::test]
@@ -173,7 +165,8 @@ async fn caller_that_leaves_during_its_attempt_makes_no_other_caller_find_the_gu
     let guard = EndpointGuard::builder("report").queue(Queue::Reject).distributed(locks).build();
     store.hang().await;
     for _ in 0..3 {
-        // The first caller leaves during its attempt, and the others while they wait for the end of this attempt.
+        // The first caller leaves during its attempt, and the other callers leave while they wait for the end of this
+        // attempt.
         let mut leaving = task::spawn(guard.acquire());
         assert!(leaving.poll().is_pending());
     }

@@ -1,4 +1,4 @@
-//! No process starves while others compete for the same key.
+//! No process starves while other processes compete for the same key.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,11 +16,12 @@ use super::storm::seconds;
 
 const PROCESSES: usize = 8;
 
-/// Counts the turns of processes of which each one has several callers.
+/// Counts the turns of several processes, each with several callers.
 #[allow(clippy::print_stdout, reason = "the figures")]
 async fn each_process_gets_its_share(locks: Locks) {
-    // A busy machine may delay a process, which counts more in a short time.
-    let factor = if seconds(3) < Duration::from_secs(10) { 3 } else { 2 };
+    // A busy machine may delay a process, and such a delay matters more in a short run. A process that starves gets no
+    // turns.
+    let factor = if seconds(3) < Duration::from_secs(10) { 10 } else { 2 };
     for callers in [1, 3] {
         let program = Program { locks: locks.clone(), lease: Duration::from_secs(5), callers, hold: MS };
         let store = CheckedStore::start().await;

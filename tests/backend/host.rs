@@ -73,12 +73,12 @@ async fn misuse_is_an_error_that_says_what_to_do() {
     let others = connect(shared).await;
     assert!(others.contains("use a directory of this service alone, after chmod 755"), "{others}");
 
-    // It belongs to root, and nobody can create files in it.
+    // `/proc` belongs to root, and no process can create files in it.
     let read_only = connect("/proc".into()).await;
     assert!(read_only.contains("make it belong to the user of the process"), "{read_only}");
 }
 
-/// A process that has released a lock lets others go first, so its own release must not wake it.
+/// A process that has released a lock lets other processes go first, so its own release must not wake it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn own_release_does_not_wake_callers_that_wait_since_then() {
     let directory = TestDirectory::new();
@@ -96,7 +96,7 @@ async fn own_release_does_not_wake_callers_that_wait_since_then() {
         timeout(MS * 50, one.released(&name)).await.expect_err("no other process has released the lock");
         timeout(PATIENCE, waiting).await.unwrap().unwrap();
     }
-    // Releases of the other process still wake this one.
+    // Releases by the other process still wake this process.
     for _ in 0..20 {
         let lease = take(&*other, &name).await.unwrap();
         let waiting = one.released(&name);

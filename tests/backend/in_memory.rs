@@ -73,7 +73,7 @@ pub(super) struct Store {
     pub(super) attempts: AtomicUsize,
     pub(super) renewals: AtomicUsize,
     pub(super) releases: AtomicUsize,
-    /// How often each call returns `Pending` before it is executed, and how often before its answer arrives.
+    /// How many times each call returns `Pending` before it is executed, and again before its answer arrives.
     pub(super) pending: AtomicUsize,
 }
 
@@ -86,6 +86,7 @@ struct StoreState {
     /// Answers get lost: calls fail although they were executed.
     loses_answers: bool,
     panics: bool,
+    delay: Duration,
 }
 
 #[derive(Debug)]
@@ -127,6 +128,11 @@ impl Store {
         self.state.lock().unwrap().panics = panics;
     }
 
+    /// Makes each call take this long.
+    pub(super) fn answer_after(&self, delay: Duration) {
+        self.state.lock().unwrap().delay = delay;
+    }
+
     /// Makes all calls hang.
     pub(super) async fn hang(&self) {
         self.gate.acquire_many(1_000).await.unwrap().forget();
@@ -155,6 +161,8 @@ impl Store {
         count.fetch_add(1, Ordering::Relaxed);
         let _permit = self.gate.acquire().await.unwrap();
         self.stay_pending().await;
+        let delay = self.state.lock().unwrap().delay;
+        sleep(delay).await;
         // A panic must not poison the store.
         let panics = self.state.lock().unwrap().panics;
         assert!(!panics, "the test wants a panic");

@@ -37,7 +37,7 @@ impl Processes {
         log.lines().map(call).collect()
     }
 
-    /// Waits for a call of a process that was not the leader before, and takes this process out of the list.
+    /// Waits for a call of a process that was not the leader before, and removes this process from the list.
     async fn next_leader(&mut self, former: &[u32]) -> Example {
         let leader = |calls: Vec<(u64, u32)>| calls.last().map(|call| call.1).filter(|leader| !former.contains(leader));
         eventually("a process takes over", || leader(self.calls()).is_some()).await;
@@ -48,7 +48,7 @@ impl Processes {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cron_job_of_three_processes_is_called_once_though_its_leaders_die() {
+async fn cron_job_of_three_processes_is_called_once_although_its_leaders_die() {
     let directory = TestDirectory::new();
     let path = directory.path();
     let variables = [(DIRECTORY, path.as_str())];

@@ -19,7 +19,7 @@ use super::{MS, PATIENCE, domain, guard};
 
 const LEASE: Duration = Duration::from_millis(300);
 
-/// Counts how often a service runs, and checks that it never runs twice at once.
+/// Counts the runs of a service, and checks that the service never runs twice at once.
 #[derive(Clone, Debug, Default)]
 struct Runs {
     total: Arc<AtomicUsize>,
@@ -161,7 +161,7 @@ async fn other_process_takes_over_when_the_leader_fails() {
 async fn leader_that_loses_its_lease_is_dropped_and_stands_by_again() {
     let (store, runs) = (Arc::<Store>::default(), Runs::default());
     let this = runs.clone();
-    // The service does not watch for a stop.
+    // The service ignores the request to stop.
     let stubborn = service_fn("leader", move |_| {
         let run = this.begin();
         async move {
@@ -215,13 +215,13 @@ async fn leader_whose_lease_has_expired_does_not_continue_although_the_loss_is_n
     locks.connect(InMemory { flaw: Flaw::BlocksRenewals, ..InMemory::new(&store, LEASE) }).await.unwrap();
     let host = start(service.guard(guard(locks))).await;
     eventually("the lease is lost", || is_lost(&host)).await;
-    // The lease may expire between the poll and the look at it.
+    // The lease may expire between the poll and the check.
     assert!(late.load(Ordering::SeqCst) <= 2, "{late:?}");
     assert!(host.shutdown().await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn leader_that_is_only_notified_may_end_its_work() {
+async fn leader_that_is_only_notified_completes_its_work() {
     let (store, ended) = (Arc::<Store>::default(), Arc::new(AtomicBool::new(false)));
     let this = Arc::clone(&ended);
     let service = service_fn("leader", move |cx: RunContext| {
@@ -244,7 +244,7 @@ async fn leader_that_is_only_notified_may_end_its_work() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn calls_of_a_periodic_service_take_place_once_and_know_their_token() {
+async fn calls_of_a_periodic_service_take_place_once_and_get_growing_tokens() {
     let (store, tokens) = (Arc::default(), Arc::new(Mutex::new(Vec::new())));
     let mut hosts = Vec::new();
     for _ in 0..3 {
@@ -431,7 +431,7 @@ async fn services_with_a_local_guard_run_one_after_the_other() {
 }
 
 #[test]
-fn guards_that_can_not_admit_one_process_at_a_time_are_rejected() {
+fn guards_that_cannot_admit_one_process_at_a_time_are_rejected() {
     static MANAGED: EndpointGuard = EndpointGuard::new("imports");
     let limited = guard(domain(|domain| domain.max_hold(LEASE)));
     let local = guard(domain(|domain| domain.when_unavailable(WhenUnavailable::FailLocal)));

@@ -1,4 +1,4 @@
-//! Keys that are used once leave nothing: no byte in the process, in files or in the store.
+//! Keys that are used once leave nothing behind: no byte in the process, in files or in the store.
 
 use std::env;
 use std::fs;
@@ -21,7 +21,7 @@ use super::{PATIENCE, postgres, redis as redis_tests};
 const STORE: &str = "ONELANE_TEST_STORE";
 const KEYS: &str = "ONELANE_TEST_KEYS";
 
-/// Less than a byte for each key. Connections and tables have a few kilobytes more or less at any time.
+/// Less than a byte for each key. The memory of connections and tables varies by a few kilobytes.
 const NOISE: isize = 20_000;
 
 /// Uses keys in another process, in which nothing else allocates memory.
@@ -58,7 +58,7 @@ fn keys_in_redis_leave_nothing() {
     assert!(channels.is_empty(), "{channels:?}");
 }
 
-/// Fewer keys, because each one takes two transactions.
+/// This test uses fewer keys, because each key takes two transactions.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_in_postgres_leave_nothing() {
     keys_in_postgres(20_000).await;
@@ -94,7 +94,7 @@ fn program_of_these_tests() {
             "redis" => process(redis_tests::store(place)).await,
             _ => process(postgres::store(place)).await,
         };
-        // Tables get the size that the number of tasks takes.
+        // After the warm-up, tables have the size that the number of tasks requires.
         let warm_up = count / 10;
         process.use_keys(0..warm_up).await;
         let before = live_bytes_of_all();

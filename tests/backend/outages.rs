@@ -60,7 +60,7 @@ async fn time_until_all_work(guards: [&'static EndpointGuard; 2]) -> Duration {
     for guard in guards {
         loop {
             if let Ok(permit) = timeout(PATIENCE, guard.acquire()).await.unwrap() {
-                // A store that has just failed may fail the release, too.
+                // A store that has just failed may also fail the release.
                 let _ = timeout(PATIENCE, permit.release()).await.unwrap();
                 break;
             }
@@ -72,7 +72,7 @@ async fn time_until_all_work(guards: [&'static EndpointGuard; 2]) -> Duration {
 }
 
 #[allow(clippy::print_stdout, reason = "the figures")]
-async fn outages_hang_nobody<S: LockBackend>(mut server: Server, proxy: Proxy, store: impl Fn() -> S) {
+async fn outages_hang_no_caller<S: LockBackend>(mut server: Server, proxy: Proxy, store: impl Fn() -> S) {
     let (one, other) = (connected(store()).await, connected(store()).await);
     for outage in [None, Some(Disturbance::Closed), Some(Disturbance::Silent), Some(Disturbance::Lost)] {
         time_until_all_work([one, other]).await;
@@ -85,7 +85,7 @@ async fn outages_hang_nobody<S: LockBackend>(mut server: Server, proxy: Proxy, s
             Some(disturbance) => proxy.disturb(disturbance),
             None => server.kill(),
         }
-        timeout(PATIENCE, lost.cancelled()).await.unwrap_or_else(|_| panic!("{outage:?}: the holder does not know"));
+        timeout(PATIENCE, lost.cancelled()).await.unwrap_or_else(|_| panic!("{outage:?}: the holder is not notified"));
         let holder_knows = began.elapsed();
         let mut longest = Duration::ZERO;
         for result in join_all(waiting).await {
@@ -95,7 +95,7 @@ async fn outages_hang_nobody<S: LockBackend>(mut server: Server, proxy: Proxy, s
             assert!(is_expected, "{outage:?}: {kind:?}");
             longest = longest.max(waited);
         }
-        // Callers that come later get an error, too.
+        // Callers that arrive later also get an error.
         drop(permit);
         let (error, waited) = wait(one).await;
         assert!(error.is_some(), "{outage:?}");
@@ -116,15 +116,15 @@ async fn outages_hang_nobody<S: LockBackend>(mut server: Server, proxy: Proxy, s
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn outages_of_redis_hang_nobody() {
+async fn outages_of_redis_hang_no_caller() {
     let server = RedisServer::start();
     let proxy = Proxy::start(server.address()).await;
     let client = redis::Client::open(format!("redis://{}", proxy.address)).unwrap();
-    outages_hang_nobody(Server::Redis(server), proxy, || Redis::new(client.clone()).lease(LEASE)).await;
+    outages_hang_no_caller(Server::Redis(server), proxy, || Redis::new(client.clone()).lease(LEASE)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn outages_of_postgres_hang_nobody() {
+async fn outages_of_postgres_hang_no_caller() {
     let server = PostgresServer::start().await;
     let proxy = Proxy::start(server.address()).await;
     let settings = server.settings().replace(&server.address().port().to_string(), &proxy.address.port().to_string());
@@ -136,5 +136,5 @@ async fn outages_of_postgres_hang_nobody() {
         };
         Postgres::new(connect).lease(LEASE).listen()
     };
-    outages_hang_nobody(Server::Postgres(server), proxy, store).await;
+    outages_hang_no_caller(Server::Postgres(server), proxy, store).await;
 }

@@ -241,7 +241,8 @@ async fn process_that_has_had_its_turn_lets_all_others_that_wait_go_first() {
                 for _ in 0..25 {
                     let permit = guard.acquire().await.unwrap();
                     order.lock().unwrap().push(number);
-                    // Long enough for the others to wait, and shorter than the time for which a process steps back.
+                    // Long enough for the other processes to wait, and shorter than the time for which a process steps
+                    // back.
                     tokio::time::sleep(MS * 2).await;
                     drop(permit);
                 }
@@ -252,7 +253,7 @@ async fn process_that_has_had_its_turn_lets_all_others_that_wait_go_first() {
         timeout(PATIENCE, process).await.unwrap().unwrap();
     }
     let order = order.lock().unwrap();
-    // All processes compete after the first turns, and before the last ones.
+    // All processes compete, except during the first and the last turns.
     let rounds: Vec<_> = order[20..80].windows(4).collect();
     let complete = rounds.iter().filter(|round| (0..4).all(|number| round.contains(&number))).count();
     assert!(complete > rounds.len() / 2, "{order:?}");

@@ -196,7 +196,7 @@ async fn attempt_that_arrives_after_its_release_takes_nothing() {
     late_attempt_takes_nothing(&store, &other, &proxy).await;
 }
 
-/// An attempt that waits in the server, and whose caller has given up.
+/// The attempt waits in the server, and its caller has given up.
 #[tokio::test(flavor = "multi_thread")]
 async fn attempt_that_waits_for_too_long_takes_nothing() {
     let server = PostgresServer::start().await;
@@ -246,7 +246,7 @@ async fn pooler_that_loses_notifications_is_a_clear_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn store_that_listens_has_its_statements_planned_a_few_times() {
+async fn statements_of_a_store_that_listens_are_planned_only_a_few_times() {
     let server = PostgresServer::start_with(&[
         "-c",
         "shared_preload_libraries=pg_stat_statements",

@@ -48,7 +48,7 @@ pub(super) struct Program {
     pub(super) lease: Duration,
     /// How many callers wait for the key. Processes with other numbers of callers have another key.
     pub(super) callers: usize,
-    /// How long each one holds it.
+    /// How long each caller holds the lock.
     pub(super) hold: Duration,
 }
 
@@ -117,7 +117,7 @@ fn program_of_other_tests() {
     let store = store.parse().unwrap();
     let run = async {
         let domain = leak(LockDomain::new("storm"));
-        // A busy machine may answer too late at first.
+        // On a busy machine, the first answer may be late.
         while connect(domain, lease).await.is_err() {
             sleep(MS * 50).await;
         }
@@ -130,7 +130,7 @@ fn program_of_other_tests() {
             spawn_local(async move {
                 let mut holder = Holder::connect(store, process::id()).await;
                 loop {
-                    // No other caller of this process runs before the first poll.
+                    // No other caller of this process runs between this line and the first poll.
                     queue.borrow_mut().push_back(caller);
                     let permit = match guard.acquire(callers).await {
                         Ok(permit) => permit,

@@ -328,7 +328,7 @@ async fn unreachable_server_is_a_clear_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cluster_in_place_of_a_server_is_a_clear_error_and_the_reverse() {
+async fn cluster_instead_of_a_server_is_a_clear_error_and_so_is_the_reverse() {
     let server = RedisServer::start_with(&["--cluster-enabled", "yes"]);
     let error = connect_error(store(&server.url)).await;
     assert!(error.contains("is part of a cluster: use Redis::cluster"), "{error}");

@@ -17,13 +17,13 @@ fn behind(sentinel: &RedisServer, name: &str) -> Redis {
     found_by(vec![sentinel.url.clone()], name)
 }
 
-fn found_by(sentinels: Vec<String>, name: &str) -> Redis {
-    let client = SentinelClient::build(sentinels, name.to_owned(), None, SentinelServerType::Master).unwrap();
+fn found_by(sentinels: Vec<String>, name: impl Into<String>) -> Redis {
+    let client = SentinelClient::build(sentinels, name.into(), None, SentinelServerType::Master).unwrap();
     Redis::sentinel(client).lease(LEASE)
 }
 
 fn in_cluster(cluster: &RedisCluster) -> Redis {
-    // A cluster is found through any of its servers.
+    // A store finds the cluster through any of its servers.
     let clients = [&cluster.replicas[0], &cluster.primaries[0]].map(|server| Client::open(&*server.url).unwrap());
     Redis::cluster(clients).lease(LEASE)
 }
@@ -49,8 +49,8 @@ async fn redis_cluster_keeps_all_rules_of_backends() {
     }
 }
 
-/// A holder, a caller that waits, and callers that arrive later, while the primary is killed and another server is
-/// promoted.
+/// Kills the primary, so that another server is promoted, while there are a holder, a caller that waits, and callers
+/// that arrive later.
 async fn fails_over(stores: [Redis; 2], kill: impl FnOnce()) {
     let [one, other] = stores;
     let (one, other) = (process(one).await, process(other).await);
@@ -90,7 +90,7 @@ async fn guard_works_again_after_sentinel_has_promoted_a_replica() {
     replica.wait_for("replication", "role:master");
 }
 
-/// An attempt to connect that takes longer than a call continues after the call.
+/// An attempt to connect that takes longer than a call continues after the call has ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn sentinel_that_does_not_answer_delays_the_next_connection_only() {
     let primary = RedisServer::start();
@@ -150,7 +150,7 @@ async fn leases_outlast_the_end_of_another_server() {
     let held = loop {
         match store.renew(&leases).await {
             Ok(held) => break held,
-            // The server may still come back before the lease ends.
+            // The server may still return before the lease ends.
             Err(_) => assert!(began.elapsed() < PATIENCE),
         }
         sleep(LEASE / 10).await;

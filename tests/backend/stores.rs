@@ -31,7 +31,7 @@ pub(crate) async fn is_held(store: &impl LockBackend, name: &LockName) -> bool {
     matches!(attempt, Attempt::Held { .. })
 }
 
-/// Returns why a store can't be connected.
+/// Returns the error of a store that can't be connected.
 pub(crate) async fn connect_error(store: impl LockBackend) -> String {
     let domain = leak(LockDomain::new("shop"));
     let began = Instant::now();
@@ -41,7 +41,7 @@ pub(crate) async fn connect_error(store: impl LockBackend) -> String {
     text(&error)
 }
 
-/// An attempt that the network delivers after the release that its caller has sent takes nothing. `store` is connected
+/// An attempt takes nothing if the network delivers it after the release that its caller has sent. `store` is connected
 /// through the proxy.
 pub(crate) async fn late_attempt_takes_nothing(store: &impl LockBackend, other: &impl LockBackend, proxy: &Proxy) {
     let (name, owner) = (LockName::new("report", None), Owner::random());
@@ -100,8 +100,8 @@ impl Process {
         Ok(())
     }
 
-    /// The store ends while a permit is held: the holder is notified, and the next caller gets an error soon. Returns the
-    /// token of the permit.
+    /// The store ends while a permit is held. The holder is notified, and the next caller soon gets an error. Returns
+    /// the token of the permit.
     pub(crate) async fn notices_the_end_of_the_store(&self, kill: impl FnOnce()) -> u64 {
         let permit = self.guard.acquire().await.unwrap();
         let (lost, fence) = (permit.lease().unwrap().lost(), permit.lease().unwrap().fence());
@@ -151,7 +151,7 @@ impl Process {
             let lost = permit.lease().unwrap().lost();
             proxy.disturb(disturbance);
             let noticed = timeout(PATIENCE, lost.cancelled()).await;
-            assert!(noticed.is_ok(), "{disturbance:?}: the holder does not know");
+            assert!(noticed.is_ok(), "{disturbance:?}: the holder is not notified");
             drop(permit);
             let began = Instant::now();
             let error = self.turn().await.expect_err("the store does not answer");

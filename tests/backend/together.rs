@@ -1,5 +1,5 @@
-//! Servers of axum and of actix-web that share a guard, with everything around it: a single flight, a pool, a service
-//! host, clients that leave, and SIGTERM in the middle.
+//! Servers of axum and of actix-web that share a guard, together with other parts of the crate: a single flight, a
+//! pool, a service host, clients that leave, and SIGTERM during requests.
 
 use std::env;
 use std::net::SocketAddr;
@@ -105,7 +105,7 @@ async fn start(framework: &str, store: &CheckedStore, redis: &RedisServer, drain
     Example::of_test("together::program_of_the_tests_below", &[(PROGRAM, &program)]).await
 }
 
-/// What the clients of a server have seen.
+/// The results of a server's clients.
 #[derive(Default)]
 struct Answers {
     done: AtomicUsize,
@@ -113,12 +113,12 @@ struct Answers {
     left: AtomicUsize,
     /// The server is asked to stop.
     stops: AtomicBool,
-    /// The server may reset connections that are made after that.
+    /// The server may reset connections that are made after the request to stop.
     may_reset: bool,
 }
 
-/// Sends requests, one after the other, until the server does not accept connections any more. Some clients leave
-/// before they have an answer.
+/// Sends requests, one after the other, until the server no longer accepts connections. Some clients leave before they
+/// get an answer.
 async fn send_requests(address: SocketAddr, answers: &'static Answers) {
     loop {
         let Ok(mut connection) = TcpStream::connect(address).await else {
@@ -164,7 +164,7 @@ async fn servers_answer_each_request_and_leave_no_lock_when_they_are_asked_to_st
         all.push((server, answers, clients));
     }
     sleep(Duration::from_secs(1)).await;
-    // The first ones stop while the others go on.
+    // Each server stops while the servers after it continue.
     for (mut server, answers, clients) in all {
         answers.stops.store(true, Ordering::SeqCst);
         server.signal(Signal::TERM);
@@ -200,7 +200,7 @@ async fn requests_that_wait_for_another_process_are_refused_in_time() {
                 })
             })
             .collect();
-        // The first one waits for the other process, the others for the first one.
+        // The first request waits for the other process, and the other requests wait for the first one.
         sleep(MS * 300).await;
         server.signal(Signal::TERM);
         for client in clients {

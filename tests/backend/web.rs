@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix_web::body::MessageBody;
@@ -17,9 +17,10 @@ use axum::routing::get;
 use futures::stream::{self, Stream, StreamExt};
 use http_body_util::BodyExt;
 use onelane::backend::{Lease, LockDomain, OnLost};
-use onelane::web::GuardOptions;
+use onelane::guard::SharedGuard;
 use onelane::web::actix::GuardMiddleware;
 use onelane::web::axum::GuardLayer;
+use onelane::web::{GuardOptions, GuardSource, Guarded, RequestGuard, RequestHead};
 use onelane::{EndpointGuard, ServiceHost};
 use support::http::eventually;
 use tokio::time::{sleep, timeout};
@@ -120,7 +121,7 @@ async fn lost_lease_cancels_the_handler_of_actix_web() {
     assert_eq!(ended.load(Ordering::SeqCst), 0);
 }
 
-/// An endless response, whose parts know their lease.
+/// An endless response, whose parts contain the token of the current lease.
 fn parts() -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
     stream::repeat_with(|| Ok(Bytes::from(Lease::current().expect("a lease").fence().to_string()))).then(
         |part| async move {
@@ -215,4 +216,35 @@ async fn service_connects_and_is_not_ready_while_the_store_fails() {
     eventually("the host is ready again", || host.status().is_ready()).await;
     assert!(host.shutdown().await.unwrap().is_clean());
     assert!(!locks.is_connected());
+}
+
+struct Report;
+
+static EXTRACTED: OnceLock<SharedGuard> = OnceLock::new();
+
+impl<S> GuardSource<S> for Report {
+    fn guard(_: &RequestHead<'_>, _: &S) -> RequestGuard {
+        RequestGuard::from(EXTRACTED.get().unwrap().clone())
+    }
+}
+
+/// The extractor provides the lease, also of a handler that holds its permit for only a part of its time.
+#[tokio::test]
+async fn extractor_provides_the_lease_in_both_frameworks() {
+    async fn fences(permit: Guarded<Report>) -> String {
+        let lease = permit.lease().unwrap();
+        assert!(!lease.is_lost());
+        drop(permit);
+        assert!(lease.is_lost());
+        lease.fence().to_string()
+    }
+    let store = Arc::<Store>::default();
+    let shared = guard(connected(&store, OnLost::Cancel).await);
+    EXTRACTED.set(shared.into()).unwrap();
+    let app = Router::new().route("/", get(fences));
+    assert_eq!(text(call(app).await).await, "1");
+    let app = init_service(App::new().route("/", web::get().to(fences))).await;
+    let body = actix_web::test::call_and_read_body(&app, TestRequest::get().uri("/").to_request()).await;
+    assert!(String::from_utf8_lossy(&body).parse::<u64>().unwrap() > 1);
+    eventually("the locks are released", || store.held() == 0).await;
 }

@@ -15,8 +15,8 @@ use crate::backend::BackendError;
 /// Writable by the group, or by other users.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
-/// File systems whose locks or events do not reach all processes, or not when a process ends. The kernel does not say
-/// what is behind FUSE: it may be local, but also SSH or a cluster.
+/// File systems whose locks or events do not reach all processes, or do not reach them when a process ends. FUSE is one
+/// of them, because the kernel does not report what is behind it: a local file system, SSH or a cluster.
 const REMOTE: [(FsType, &str); 15] = [
     (statfs::NFS_SUPER_MAGIC, "NFS"),
     (statfs::SMB_SUPER_MAGIC, "SMB"),
@@ -89,8 +89,8 @@ impl Directory {
         Ok(this)
     }
 
-    /// Checks that files can be created, before the first caller comes: the directory may belong to root, or be
-    /// read-only.
+    /// Checks that files can be created. The directory may belong to root or be read-only, and the store then refuses
+    /// to connect, before the first caller arrives.
     fn try_create(&self) -> Result<(), BackendError> {
         let probe = self.path.join(format!("{}.probe", encoded(&self.domain)));
         options().open(&probe).map_err(|error| {
@@ -100,7 +100,7 @@ impl Directory {
             ))
             .with_source(error)
         })?;
-        // Fails only if another process has removed it.
+        // This fails only if another process has removed the file.
         let _ = fs::remove_file(probe);
         Ok(())
     }
@@ -137,7 +137,7 @@ impl Directory {
     }
 }
 
-/// Opens a file of the directory, or creates it.
+/// Returns the options that open a file of the directory, or create it.
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(O_NOFOLLOW | O_CLOEXEC);
@@ -162,9 +162,9 @@ fn encoded(name: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Mounting these file systems takes servers, so this test asks for the numbers that `statfs(2)` lists.
+    /// Mounting these file systems requires servers, so this test uses the numbers that `statfs(2)` lists.
     #[test]
-    fn file_systems_of_one_machine_are_accepted_and_others_are_not() {
+    fn local_file_systems_are_accepted_and_remote_ones_are_not() {
         let name = |magic| REMOTE.iter().find(|(kind, _)| *kind == FsType(magic)).map(|(_, name)| *name);
         for local in [0xef53, 0x0102_1994, 0x5846_5342, 0x9123_683e, 0x794c_7630, 0x2fc1_2fc1, 0xf2f5_2010, 0x8584_58f6]
         {

@@ -25,9 +25,9 @@ const WAKE: u64 = 0;
 const UNKEYED: i64 = 1;
 /// The offset at which the bytes of keys begin. A byte can be locked even if the file does not contain it.
 const KEYS: i64 = 1 << 20;
-/// The distance from a lock to its bytes for processes that wait for it. Each of them locks one of the bytes.
+/// The distance from the byte of a lock to the bytes of its waiters. Each process that waits locks one of these bytes.
 const WAITING: i64 = 1 << 62;
-/// How many bytes those are. Two processes that choose the same one count as one.
+/// The number of these bytes. Two processes that choose the same byte count as one.
 const PLACES: u64 = 1 << 10;
 
 /// How soon to try again if another process is changing the tokens, which takes a microsecond.
@@ -42,9 +42,9 @@ pub(super) struct GuardFiles {
     tokens: Tokens,
     /// Notified when a lock may have been released.
     pub(super) changed: Notify,
-    /// This process has written to the file, and the event of that has not arrived yet.
+    /// This process has written to the file, and the event of this write has not arrived yet.
     has_written: AtomicBool,
-    /// Which of the bytes this process locks while it waits.
+    /// The index of the byte that this process locks while it waits.
     place: i64,
     state: Mutex<FilesState>,
 }
@@ -124,14 +124,14 @@ impl GuardFiles {
         if waiting > 0 || waits_here {
             self.has_written.store(true, Ordering::Relaxed);
             self.file.write_all_at(&[0], WAKE).map_err(failed)?;
-            // The kernel merges the event of this write with equal ones that it has not delivered.
+            // The kernel may merge the event of this write with an identical one that it has not delivered yet.
             self.changed.notify_waiters();
         }
         Ok(Released { waiting })
     }
 
-    /// Wakes callers after an event of the file. The first event after a write of this process is that of the write,
-    /// which has woken callers already. A caller that waits since then lets other processes go first.
+    /// Wakes callers after an event of the file. The first event after a write of this process is ignored: the process
+    /// woke its callers when it wrote, and a caller that has begun to wait since then lets other processes go first.
     pub(super) fn modified(&self) {
         if !self.has_written.swap(false, Ordering::Relaxed) {
             self.changed.notify_waiters();
@@ -178,7 +178,7 @@ fn failed(error: io::Error) -> BackendError {
 fn offset_of(name: &LockName) -> i64 {
     match name.key() {
         None => UNKEYED,
-        // The distance of two keys is a multiple of the number of places.
+        // The distance between two keys is a multiple of the number of places, so their waiters lock different bytes.
         Some(key) => KEYS + ((hash(key.as_bytes()) >> 3) / PLACES * PLACES).cast_signed(),
     }
 }

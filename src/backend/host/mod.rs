@@ -38,7 +38,7 @@ use super::lock_backend::{Attempt, BackendFuture, LeaseId, LockBackend, LockName
 use crate::debug::impl_debug;
 use crate::sync::{Mutex, lock};
 
-/// Keeps the locks of all processes of a host in files of a directory. Linux only.
+/// Keeps the locks of all processes of a host in files of a directory. 64-bit Linux only.
 ///
 /// No server is needed, and no lease expires: the kernel frees the locks of a process that ends, in whatever way. A
 /// process that is stopped keeps its locks.
@@ -58,15 +58,24 @@ use crate::sync::{Mutex, lock};
 ///
 /// # The directory
 ///
-/// It must exist on a local file system, and belong to the user of the processes. No other user may write to it, because
-/// the files could be replaced. The files have the mode 0600, so all processes must run as the same user. Symbolic links
-/// are not followed. Do not delete the files while a process runs: a process that opens new ones would not see the locks
-/// of the others.
+/// The directory must exist on a local file system, and belong to the user of the processes. No other user may write to
+/// it, because the files could be replaced. The files have the mode 0600, so all processes must run as the same user.
+/// Symbolic links are not followed.
 ///
-/// Network file systems are refused: they report a release late, or never. So is FUSE, because it may be one. Use
-/// another directory, or [Redis or PostgreSQL](crate::backend).
+/// Do not delete the files while a process runs: a process that opens new ones would not see the locks of the others.
+/// Programs that clean `/tmp` delete files that were not used for some days. systemd deletes a `RuntimeDirectory=` when
+/// its unit stops: set `RuntimeDirectoryPreserve=` if several units share the directory.
 ///
-/// A relative path starts at the directory that is current when the store connects.
+/// The tokens of a new file start with the time of day, so that they grow although the files were deleted, unless the
+/// clock of the machine was set back.
+///
+/// The byte of a lock follows from a hash of its key. Two keys with the same hash exclude each other. A client that
+/// chooses the keys can find such keys, so use [Redis or PostgreSQL](crate::backend) where that does harm.
+///
+/// Network file systems are refused, because they report a release late or never. FUSE is refused as well, because a
+/// network may be behind it. Use another directory, or [Redis or PostgreSQL](crate::backend).
+///
+/// A relative path is resolved against the current directory at the time when the store connects.
 ///
 /// # Fork
 ///

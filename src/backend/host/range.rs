@@ -34,7 +34,7 @@ pub(super) fn unlock(file: &File, offset: i64) -> io::Result<()> {
     Ok(())
 }
 
-/// Counts the bytes of a range that other open files have locked, each of them one byte.
+/// Counts the bytes of a range that other open files have locked. Each of these locks must cover one byte.
 pub(super) fn count_locked_by_others(file: &File, offset: i64, length: i64) -> io::Result<usize> {
     if length <= 0 {
         return Ok(0);

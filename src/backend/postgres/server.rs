@@ -17,8 +17,8 @@ use super::statements::Statements;
 pub(super) struct Server {
     pub(super) connect: Arc<Connect>,
     pub(super) statements: Statements,
-    /// Notifications of releases are requested. The connection is then a session of its own, in which statements are
-    /// prepared.
+    /// The store requests notifications of releases. Its connection is then a session of its own, in which statements
+    /// are prepared.
     pub(super) listens: bool,
     pub(super) waiters: Arc<Waiters>,
 }

@@ -13,8 +13,8 @@ pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 /// A connection, and the statements that it has prepared.
 pub(super) struct Session {
     client: Client,
-    /// The statements by their texts. `None` if statements are not prepared, because a pooler may execute each of them in
-    /// another session of the server.
+    /// The statements by their texts. `None` if statements are not prepared, because a pooler may execute each
+    /// statement in another session of the server.
     prepared: Option<Mutex<HashMap<String, Statement>>>,
 }
 
@@ -24,7 +24,7 @@ impl Session {
     }
 
     /// Executes a statement. The server takes much longer to plan the statements of this crate than to execute them, so
-    /// each is prepared before its first use.
+    /// each statement is prepared before its first use.
     pub(super) async fn query(&self, text: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, Error> {
         let Some(prepared) = &self.prepared else { return self.client.query_typed(text, parameters).await };
         let known = lock(prepared).get(text).cloned();

@@ -1,7 +1,7 @@
 //! [`Statements`], the changes of locks.
 //!
-//! Each statement is its own transaction. It has no name in the server unless the store listens, so it works through a
-//! pooler that gives each transaction another connection.
+//! Each statement is its own transaction. Unless the store listens, the statement has no name in the server, so it
+//! works through a pooler that gives each transaction another connection.
 
 use super::super::lock_backend::{LeaseId, LockName};
 
@@ -46,8 +46,9 @@ CREATE TABLE IF NOT EXISTS {table} (
 ) WITH (fillfactor = 50)"#;
 
 /// `$1` domain, `$2` guard, `$3` key, `$4` owner, `$5` lease in milliseconds, `$6` tokens of a number, `$7` deadline in
-/// seconds since the start of the Unix epoch. Returns the token, or when the lease of the other owner ends, or neither if
-/// another owner took the lock at the same time or if the deadline has passed; and the current time.
+/// seconds since the start of the Unix epoch. Returns the current time, and either the token or the time until the
+/// lease of the other owner ends. Both are null if another owner took the lock at the same time, or if the deadline has
+/// passed.
 ///
 /// The gate makes attempts at the same lock take turns, each until its transaction ends. An owner therefore gets its
 /// number of the sequence after the previous owner, and tokens follow the order of entry. An attempt that finds the
@@ -82,8 +83,8 @@ WHERE l.domain = $1 AND l.guard = r.guard AND l.key = {key} AND l.owner = r.owne
     AND l.fence = coalesce(r.fence, l.fence) AND l.expires_at > clock_timestamp()
 RETURNING r.position";
 
-/// `$1` domain, `$2` guard, `$3` key, `$4` owner, `$5` token or null, `$6` channel or null, `$7` payload. Returns how
-/// many others wait, and notifies them.
+/// `$1` domain, `$2` guard, `$3` key, `$4` owner, `$5` token or null, `$6` channel or null, `$7` payload. Returns the
+/// number of other processes that wait, and notifies them.
 const RELEASE: &str = "
 WITH released AS (
     DELETE FROM {table}
@@ -92,8 +93,8 @@ WITH released AS (
 )
 SELECT waiting, CASE WHEN waiting > 0 AND $6 IS NOT NULL THEN pg_notify($6, $7) END FROM released";
 
-/// `$1` domain, `$2` guard, `$3` key, `$4` process. Records in the row of the lock that a process waits. The record ends
-/// with the row.
+/// `$1` domain, `$2` guard, `$3` key, `$4` process. Records in the row of the lock that a process waits. The record is
+/// deleted with the row.
 const MARK: &str = "
 UPDATE {table} SET waiters = array_append(waiters, $4)
 WHERE domain = $1 AND guard = $2 AND key = {key} AND array_position(waiters, $4) IS NULL";

@@ -58,13 +58,16 @@ use crate::sync::{Mutex, lock};
 ///     waiters int8[],
 ///     PRIMARY KEY (domain, guard, key)
 /// ) WITH (fillfactor = 50);
-/// CREATE SEQUENCE onelane_locks_fence START WITH 1800000000000000;
+/// DO $$ BEGIN
+///     EXECUTE 'CREATE SEQUENCE onelane_locks_fence START WITH '
+///         || (extract(epoch FROM clock_timestamp()) * 1000000)::int8;
+/// END $$;
 /// ```
 ///
 /// # Poolers
 ///
 /// The store works through PgBouncer in transaction mode: each call is one statement, without a name and without state
-/// in the session. The server plans each of them again, which takes longer than executing it. Notifications need a
+/// in the session. The server plans each statement again, which takes longer than its execution. Notifications need a
 /// session, so [`listen`](Self::listen) does not work there.
 pub struct Postgres {
     connect: Arc<Connect>,
@@ -88,14 +91,14 @@ struct Connected {
 /// How long the notification that a new store sends to itself may take.
 const FIRST_NOTIFICATION: Duration = Duration::from_secs(2);
 
-/// How often a waiting caller records that it waits, in case the lock has another owner in the meantime.
+/// How often a waiting caller records that it waits. The record is lost when the lock gets a new owner.
 const MARK: Duration = Duration::from_secs(1);
 
 impl Postgres {
     /// Creates a store that opens its connections with a closure, which chooses the server, user, password and TLS. The
     /// store drives the connections.
     ///
-    /// The closure is called for each connection, so it clones settings that it captures:
+    /// The closure is called for each connection, so it clones the settings that it captures:
     ///
     /// ```no_run
     /// # use onelane::backend::Postgres;
@@ -135,7 +138,8 @@ impl Postgres {
 
     /// Sets how long a lock outlasts a process that ends without releasing the lock. The default is 10 seconds.
     ///
-    /// A call to the server may take a quarter of this time, and at most a second. A new connection may take 5 seconds.
+    /// A call to the server may take up to a quarter of this time, and at most a second. Connecting may take up to 5
+    /// seconds.
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
@@ -155,8 +159,8 @@ impl Postgres {
     /// finds the lock free.
     ///
     /// A release sends a notification only if a caller waits. All processes need the same setting, and their own
-    /// connection to the server: a pooler that gives each transaction another connection loses notifications, and the store
-    /// then refuses to connect.
+    /// connection to the server: a pooler that gives each transaction another connection loses notifications, and the
+    /// store then refuses to connect.
     ///
     /// With this setting, the store also prepares its statements, so that the server does not plan each of them again.
     #[must_use]
@@ -249,7 +253,7 @@ impl Connected {
                 return Ok(Attempt::Acquired { fence: fence.unsigned_abs() });
             }
             let expires_in: Option<f64> = row.get("expires_in");
-            // Otherwise, the attempt was refused as too late, and the clock is set now.
+            // Otherwise, the server refused the attempt as too late. The clock is now set, and the attempt is repeated.
             if expires_in.is_some() || now <= deadline {
                 let expires_in = expires_in.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
                 return Ok(Attempt::Held { expires_in });
@@ -332,7 +336,7 @@ impl Connected {
     async fn try_all(&self) -> Result<(), BackendError> {
         let owner = Owner::random();
         let name = LockName::new("", Some(&owner.to_string()));
-        // First, because statements that are prepared fail behind a pooler.
+        // This check comes first, because prepared statements fail behind a pooler.
         if self.link.connector().listens {
             self.try_notification(&name).await?;
         }
@@ -345,8 +349,8 @@ impl Connected {
         renewed.map(drop)
     }
 
-    /// Checks that notifications arrive. They come from another connection, because a pooler may deliver those of the
-    /// same connection.
+    /// Checks that notifications arrive. The check sends them over another connection, because a pooler may deliver
+    /// notifications to the connection that sent them.
     async fn try_notification(&self, name: &LockName) -> Result<(), BackendError> {
         let waiting = Waiting { waiter: self.waiters.add(statements::payload(&self.domain, name)), connected: self };
         let mut notified = pin!(waiting.waiter.released.notified());

@@ -14,7 +14,7 @@ use super::keys::Keys;
 use super::server::{Node, Server, Source};
 use crate::sync::{Mutex, lock};
 
-/// The servers of a cluster, and for each guard the one that has its keys.
+/// The servers of a cluster, and for each guard the server that has its keys.
 pub(super) struct Cluster {
     nodes: Arc<Nodes>,
     keys: Keys,
@@ -22,8 +22,8 @@ pub(super) struct Cluster {
     limit: Duration,
 }
 
-/// Finds the primary of a guard: any node of the cluster returns its address. The "connection" of this connector is the
-/// link to that server, which other guards share.
+/// Finds the primary of a guard: any node of the cluster returns the address of this primary. The "connection" of this
+/// connector is the link to that server, which other guards share.
 pub(super) struct Primary {
     nodes: Arc<Nodes>,
     /// A key of the guard.
@@ -37,11 +37,11 @@ struct Nodes {
     /// The settings of all connections, except for their addresses.
     settings: ConnectionInfo,
     limit: Duration,
-    /// The servers that others have named.
+    /// The servers that other servers have named.
     found: Mutex<Vec<Arc<Node>>>,
 }
 
-/// How often a search follows an address to the next server, while the cluster changes.
+/// How many times a search follows an address to the next server while the cluster changes.
 const MOST_STEPS: usize = 5;
 
 impl Cluster {
@@ -73,7 +73,8 @@ impl Nodes {
             return Err(BackendError::new("a cluster needs the address of at least one server"));
         };
         let settings = first.get_connection_info().clone();
-        let node = |client: &Client| Arc::new(Link::new(Server::new(Source::Client(client.clone()), true), limit));
+        let node =
+            |client: &Client| Arc::new(Link::new(Server::new(Source::Client(Box::new(client.clone())), true), limit));
         let named = clients.iter().map(node).collect();
         Ok(Self { named, settings, limit, found: Mutex::default() })
     }
@@ -81,7 +82,7 @@ impl Nodes {
     /// Returns all servers, those with a connection first.
     fn all(&self) -> Vec<Arc<Node>> {
         let mut found = lock(&self.found);
-        // Servers that have left the cluster are forgotten.
+        // Servers that are neither connected nor in use are forgotten: they may have left the cluster.
         found.retain(|node| node.current().is_some() || Arc::strong_count(node) > 1);
         let mut all: Vec<_> = self.named.iter().chain(&*found).cloned().collect();
         drop(found);
@@ -89,8 +90,8 @@ impl Nodes {
         all
     }
 
-    /// Returns the server with an address that another server has returned. Without a host, the server has the host of
-    /// the other one.
+    /// Returns the server with an address that another server has returned. An address without a host means the host of
+    /// that other server.
     fn at(&self, address: &str, asked: &Node) -> Option<Arc<Node>> {
         let (host, port) = address.rsplit_once(':')?;
         let port = port.parse().ok()?;
@@ -111,7 +112,7 @@ impl Nodes {
             return Some(Arc::clone(node));
         }
         let client = Client::open(self.settings.clone().set_addr(new)).ok()?;
-        let node = Arc::new(Link::new(Server::new(Source::Client(client), true), self.limit));
+        let node = Arc::new(Link::new(Server::new(Source::Client(Box::new(client)), true), self.limit));
         found.push(Arc::clone(&node));
         Some(node)
     }

@@ -15,12 +15,12 @@ pub(super) struct Scripts {
 /// `KEYS`: lock, fence. `ARGV`: owner, tokens, lease in milliseconds, the highest token that the process has seen, the
 /// deadline in microseconds.
 ///
-/// Returns the server's time in microseconds, and `1, first token`, or `0, milliseconds until the lease ends`, or `-1, 0`
-/// if the deadline has passed. If an owner repeats its request because the
-/// connection broke, the owner gets the same token again.
+/// Returns the server's time in microseconds, and `1, first token`, or `0, milliseconds until the lease ends`, or `-1,
+/// 0` if the deadline has passed. If an owner repeats its request because the connection broke, the owner gets the same
+/// token again.
 ///
-/// Tokens follow the server's time in microseconds, and the counter in case the time goes back. They therefore
-/// also grow after the store has lost data, unless a guard reserved more than a million tokens per second. Such numbers
+/// Tokens follow the server's time in microseconds, and the counter in case the clock is set back. Tokens therefore
+/// grow even after the store has lost data, unless a guard reserved more than a million tokens per second. Such numbers
 /// are below 2^53, and therefore exact in Lua.
 const ACQUIRE: &str = r"
 local time = redis.call('TIME')
@@ -59,8 +59,8 @@ return held
 
 /// `KEYS`: lock. `ARGV`: a prefix of its value. Returns how many connections have received the release.
 ///
-/// A message is also sent to all replicas, and to all other nodes of a cluster. Waiters are connected to this server, so
-/// there is no message without them.
+/// The server also sends each message to all replicas, and to all other nodes of a cluster. Waiters are connected to
+/// this server, so no message is sent if there are no waiters.
 const RELEASE: &str = r"
 local value = redis.call('GET', KEYS[1])
 if not value or string.sub(value, 1, #ARGV[1]) ~= ARGV[1] then

@@ -28,7 +28,7 @@ pub(super) type Node = Link<Server>;
 /// Where the server is.
 #[derive(Clone)]
 pub(super) enum Source {
-    Client(Client),
+    Client(Box<Client>),
     /// Each new connection asks Sentinel for the address of the primary.
     Sentinel(Arc<tokio::sync::Mutex<SentinelClient>>),
 }
@@ -121,7 +121,7 @@ impl Server {
 
     async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
         let client = match &self.source {
-            Source::Client(client) => client.clone(),
+            Source::Client(client) => (**client).clone(),
             Source::Sentinel(sentinel) => sentinel.lock().await.async_get_client().await?,
         };
         // With this protocol, a connection receives messages between responses, so that one connection is enough.
@@ -194,7 +194,7 @@ mod tests {
 
     fn examined(info: &str) -> Result<(), String> {
         let client = Client::open("redis://localhost").expect("the URL is valid");
-        Server::new(Source::Client(client), false).examine(info).map_err(|error| error.to_string())
+        Server::new(Source::Client(Box::new(client)), false).examine(info).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl Servers {
         }
     }
 
-    /// Returns guards whose keys are on all servers that are in use.
+    /// Returns guards whose keys cover all servers that are in use.
     pub(super) fn guards(&self, any: &'static str) -> Vec<&'static str> {
         match self {
             Self::One(_) => vec![any],

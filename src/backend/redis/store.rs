@@ -28,11 +28,11 @@ use crate::sync::{Mutex, lock};
 ///
 /// Each process has one connection to each server that it uses, which is reopened after it breaks. A lock is one key,
 /// which the server deletes when the lock is released or its lease ends. In addition, each guard has one key that never
-/// expires, for its fencing tokens. All keys begin with `{onelane:`. Callers that wait subscribe to a channel, so that a
-/// release wakes them.
+/// expires, for its fencing tokens. All keys begin with `{onelane:`. Callers that wait subscribe to a channel, so that
+/// a release wakes them.
 ///
-/// A server that loses its data, by a restart without persistence or by `FLUSHALL`, loses its locks. Their holders notice
-/// the loss at the next renewal. Fencing tokens follow the server's clock, so that they still grow.
+/// A server that loses its data, by a restart without persistence or by `FLUSHALL`, loses its locks. Their holders
+/// notice the loss at the next renewal. Fencing tokens follow the server's clock, so that they still grow.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -47,25 +47,26 @@ use crate::sync::{Mutex, lock};
 /// # }
 /// ```
 ///
-/// Set `maxmemory-policy` to `noeviction`. With another policy, the server may delete locks when its memory is full. The
-/// store then logs a warning when it connects, and the holder of such a lock notices the loss at the next renewal.
+/// Set `maxmemory-policy` to `noeviction`. With another policy, the server may delete locks when its memory is full.
+/// The store then logs a warning when it connects, and the holder of such a lock notices the loss at the next renewal.
 ///
 /// # Sentinel and Cluster
 ///
 /// [`sentinel`](Self::sentinel) finds the primary through Sentinel, and [`cluster`](Self::cluster) spreads the guards
 /// over the servers of a cluster: all keys of a guard have the same hash tag, and thus are on one server. After a
-/// fail-over, the next call finds the new primary. Until then, callers get an error. While a server of a cluster does
+/// failover, the next call finds the new primary. Until then, callers get an error. While a server of a cluster does
 /// not answer, the leases of its guards are lost, and those of other guards are not.
 ///
-/// A replica may lack the last changes of the primary that it replaces. It then gives locks to new callers while their
-/// holders still run: two callers are inside until the first one learns at its next renewal, after a third of the lease,
-/// that its lease is lost. Tokens still grow, because they follow the clock of the server in microseconds, unless the
-/// clock of the new primary is behind that of the old one by more than the time that the fail-over takes. Where the
-/// result must be right, compare tokens where it is written, as [always](crate::backend#what-such-a-lock-can-promise).
+/// A replica may lack the last changes of the primary that it replaces. The replica then gives locks to new callers
+/// while their previous holders still run: two callers are inside until the first one notices, at its next renewal,
+/// that its lease is lost. Renewals take place after a third of the lease. Tokens still grow, because they follow the
+/// clock of the server in microseconds, unless the clock of the new primary is behind that of the old one by more than
+/// the time that the failover takes. Where the result must be right, compare tokens where it is written, as
+/// [always](crate::backend#what-such-a-lock-can-promise).
 ///
-/// `min-replicas-to-write` keeps a primary that has lost its replicas from giving locks that a fail-over would lose.
+/// `min-replicas-to-write` keeps a primary that has lost its replicas from giving locks that a failover would lose.
 /// `WAIT` after each change would make such a loss less likely at the cost of another round trip, but would not exclude
-/// it. If no fail-over may lose a lock, use PostgreSQL with synchronous replication.
+/// it. If no failover may lose a lock, use PostgreSQL with synchronous replication.
 ///
 /// # When not to use it
 ///
@@ -85,7 +86,7 @@ struct Connected {
     /// The highest token that this process has seen. Tokens grow even if the server forgets some of them and its clock
     /// is set back.
     highest: AtomicU64,
-    /// When renewals began to fail, if they do.
+    /// When renewals began to fail. `None` while they succeed.
     failing_since: Mutex<Option<Instant>>,
     runtime: Handle,
 }
@@ -102,7 +103,7 @@ impl Redis {
     /// database are used.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Self::at(Place::One(Source::Client(client)))
+        Self::at(Place::One(Source::Client(Box::new(client))))
     }
 
     /// Creates a store in the primary that Sentinel names.
@@ -123,8 +124,8 @@ impl Redis {
         Self::at(Place::One(Source::Sentinel(Arc::new(tokio::sync::Mutex::new(client)))))
     }
 
-    /// Creates a store in a cluster. The clients connect to some of its servers, which name the others. The first
-    /// client's settings for TLS, user and password are used for servers that no client names.
+    /// Creates a store in a cluster. The clients connect to some servers of the cluster, which name the other servers.
+    /// Connections to those other servers use the TLS settings, the user and the password of the first client.
     ///
     /// ```
     /// # fn store() -> redis::RedisResult<onelane::backend::Redis> {
@@ -146,7 +147,8 @@ impl Redis {
 
     /// Sets how long a lock outlasts a process that ends without releasing the lock. The default is 10 seconds.
     ///
-    /// A call to the server may take a quarter of this time, and at most a second. A new connection may take 5 seconds.
+    /// A call to the server may take up to a quarter of this time, and at most a second. Connecting may take up to 5
+    /// seconds.
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
@@ -226,9 +228,9 @@ impl Connected {
                 }
             };
             match self.servers.call(name.guard(), run).await? {
-                // The clock is set now.
+                // The clock is now set.
                 (..0, _) => {}
-                // Negative for a key that never expires, which is not a lock of this crate.
+                // The time is negative for a key that never expires. Such a key is not a lock of this crate.
                 (0, millis) => {
                     return Ok(Attempt::Held { expires_in: millis.try_into().ok().map(Duration::from_millis) });
                 }
@@ -242,7 +244,7 @@ impl Connected {
         Err(BackendError::new("the attempt was too late, by the clock of Redis: check its load and the network"))
     }
 
-    /// Renews leases, all that are on the same server at once.
+    /// Renews leases, and as many of them at once as a script can renew.
     async fn renew_all(self: &Arc<Self>, leases: &[LeaseId]) -> Result<Vec<bool>, BackendError> {
         let mut calls = JoinSet::new();
         for positions in self.renewed_at_once(leases) {
@@ -323,7 +325,7 @@ impl Connected {
         Ok(())
     }
 
-    /// Checks that a server can keep locks. `section` is the part of its information to check.
+    /// Checks that a server can keep locks. `section` is the part of the server's information to check.
     async fn examine(&self, guard: &'static str, section: &str) -> Result<(), BackendError> {
         let key = &self.keys.fence(guard);
         let examine = |node: Arc<Node>, mut connection| async move {
@@ -335,7 +337,7 @@ impl Connected {
         self.servers.call(guard, examine).await?
     }
 
-    /// Checks that there is a server that can keep locks, and that the user has all rights that locks need.
+    /// Checks that there is a server that can keep locks, and that the user has all permissions that locks need.
     async fn try_all(self: &Arc<Self>) -> Result<(), BackendError> {
         // The first connection may take longer than a call.
         self.servers.node(TEST).await?.connection().await?;

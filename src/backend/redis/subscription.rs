@@ -11,11 +11,11 @@ use tokio::time::sleep;
 use super::super::waiters::Waiter;
 use super::server::Node;
 
-/// How long a subscription outlasts its last waiter, so that a caller that waits again needs no new one.
+/// How long a subscription outlasts its last waiter, so that a caller that waits again needs no new subscription.
 const LINGER: Duration = Duration::from_millis(100);
 
 /// Waits for a message on a channel of a server. The subscription is requested in the first poll, over the same
-/// connection as attempts, so it precedes an attempt that follows.
+/// connection as attempts, so the server handles it before any later attempt.
 pub(super) async fn message(node: &Arc<Node>, channel: String, runtime: &Handle) {
     let waiting = Waiting { waiter: node.connector().waiters.add(channel), node, runtime };
     let waiter = &waiting.waiter;

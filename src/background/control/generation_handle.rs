@@ -33,8 +33,8 @@ pub(crate) struct GenerationHandle {
     pub(crate) child_tasks: ChildTasks,
     /// Where the code of the service runs.
     pub(crate) scope: ServiceScope,
-    /// The permit of the service's guard, until the generation has ended. The supervisor drops the handle of a generation
-    /// that has left a thread behind, so the permit then lasts as long as the thread.
+    /// The permit of the service's guard, until the generation has ended. The supervisor drops the handle of a
+    /// generation that has left a thread behind, so the permit then lasts as long as the thread.
     permit: Mutex<Option<ServicePermit>>,
     /// Set if the generation has a runtime of its own.
     own_runtime: OnceLock<Handle>,

@@ -33,13 +33,13 @@ impl ServiceScope {
         self.lease.as_ref().map(ServiceLease::lost)
     }
 
-    /// Returns `true` if the lease is lost and the service is about to be dropped. Its code must not continue until then,
-    /// for example after a pause of the whole process.
+    /// Returns `true` if the lease is lost and the service is about to be dropped. Its code must not continue until
+    /// then, for example after a pause of the whole process.
     pub(crate) fn is_revoked(&self) -> bool {
         self.lease.as_ref().is_some_and(ServiceLease::is_revoked)
     }
 
-    /// Marks the code on this thread as the service's while it runs.
+    /// Runs code of the service, and marks the code as such while it runs.
     pub(crate) fn run<T>(&self, code: impl FnOnce() -> T) -> T {
         let _lease = self.lease.as_ref().map(ServiceLease::enter);
         let _outer = OuterHost(CURRENT_HOST.replace(self.host_id));
@@ -76,7 +76,7 @@ impl<F: Future> Future for InServiceScope<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         if this.scope.is_revoked() {
-            // The task is aborted with its generation.
+            // The task does not continue: it is aborted with its generation.
             return Poll::Pending;
         }
         this.scope.run(|| this.future.poll(cx))

@@ -43,7 +43,7 @@ impl<C: FnOnce() -> F, F: Future> Future for Abortable<'_, C, F> {
         let handle = *this.handle;
         let is_aborted = handle.poll_aborted(*this.phase, cx);
         if !is_aborted && *this.phase != GenerationPhase::Stop && handle.scope.is_revoked() {
-            // The abort comes once the supervisor knows that the lease is lost.
+            // The supervisor aborts the generation once it has received the loss of the lease.
             return Poll::Pending;
         }
         // An aborted `stop` still gets one poll, so that it releases what it can without waiting.

@@ -35,7 +35,8 @@ impl DependencyPlan {
                 }
             }
         }
-        // The lock of a service is released before its domain is disconnected.
+        // A service depends on the connection of its guard's domain, so its lock is released before the domain is
+        // disconnected.
         for (id, service) in (0..).zip(services) {
             let connected_by = service.options.guard.as_ref().and_then(ServiceGuard::connected_by);
             if let Some(needed) = connected_by.and_then(|name| indices.get(&*name)) {

@@ -39,8 +39,8 @@ use crate::random;
 /// cache.
 ///
 /// The schedule lives in memory. A call that was due while the process was down does not take place, and each replica
-/// of a server makes its own calls. With a distributed [guard](Service::guard), only one replica makes calls. For a loop with its own timing, [`service_fn`](super::super::service_fn) and [`RunContext::sleep`]
-/// are enough.
+/// of a server makes its own calls. With a distributed [guard](Service::guard), only one replica makes calls. For a
+/// loop with its own timing, [`service_fn`](super::super::service_fn) and [`RunContext::sleep`] are enough.
 ///
 /// A call must not block: use [`periodic_blocking`] for that. A call that only awaits a task of a pool is dropped at
 /// its [timeout](Every::tick_timeout), but the task continues, and the next call starts another one.

@@ -44,8 +44,8 @@ pub struct ServiceStatus {
 pub enum ServiceState {
     /// Waits for the host to start, or for services that it depends on.
     Registered,
-    /// The service waits for the permit of its [guard](super::super::Service::guard): another process is the leader, or the
-    /// guard's store does not answer.
+    /// The service waits for the permit of its [guard](super::super::Service::guard): another process is the leader, or
+    /// the guard's store does not answer.
     #[non_exhaustive]
     Standby {
         /// Why the last attempt to acquire the permit failed, if it did.

@@ -24,7 +24,8 @@ use crate::background::status::{CleanUp, ExitKind, HostEvent, HostPhase, Shutdow
 use crate::background::trace;
 use crate::panic::{catch, discard};
 
-/// How long a service whose guard has not admitted it waits before the next attempt. The time doubles with each attempt.
+/// How long a service waits before the next attempt if its guard has not admitted it. The time doubles with each
+/// attempt.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 

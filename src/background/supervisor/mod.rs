@@ -34,8 +34,8 @@
 //! 2. Each generation reaches [`Supervisor::on_generation_ended`] exactly once. Events of other generations are
 //!    ignored.
 //! 3. Whatever waits has a timer: start, stop, abort, clean-up, backoff, and the host's start, drain, destructors and
-//!    deadline. A held service waits for another service, which has a timer, and a
-//!    service that stands by waits for its guard.
+//!    deadline. A held service waits for another service, which has a timer, and a service that stands by waits for its
+//!    guard.
 //! 4. No phase of a stop takes the time of a later one: each ends when its share in the `stop_schedule` is over.
 //! 5. While the services stop, each is dropped once it and all of its dependents have ended. The host ends when all
 //!    services have been dropped, except those that still occupy a thread.

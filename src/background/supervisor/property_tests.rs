@@ -167,7 +167,7 @@ type GenerationKey = (usize, u64);
 /// An event that the simulation has scheduled.
 #[derive(Clone, Copy, Debug)]
 enum SimulatedEvent {
-    /// The guard of a service admits it, if it still stands by since it did so for this number of times.
+    /// The guard of a service admits the service, if the count of its changes to and from standby is still this number.
     Admits(usize, u32),
     LeaseLost(GenerationKey),
     StartEnds(GenerationKey, bool),

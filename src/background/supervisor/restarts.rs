@@ -48,7 +48,8 @@ impl Supervisor {
     fn stand_by(&mut self, now: Instant, id: u32) {
         self.slot_mut(id).state = SlotState::StandingBy;
         self.set_state(id, ServiceState::Standby { reason: None });
-        // The timer begins the services that wait for this one. Doing so here would recurse along a chain of them.
+        // The timer starts the services that wait for this one. Starting them here would recurse along a chain of
+        // services.
         self.set_timer(id, Some(now));
         self.set_decided(id);
         self.decide(Action::StandBy(id));
@@ -56,7 +57,7 @@ impl Supervisor {
 
     /// Begins a generation with the permit of the service's guard.
     pub(super) fn on_admitted(&mut self, now: Instant, id: u32, permit: ServicePermit) {
-        // A host that stops, even if it still drains, begins nothing new.
+        // A host that is stopping begins no new generation, even while it still drains.
         if self.slot(id).state != SlotState::StandingBy || self.stop.is_some() {
             return discard(permit);
         }

@@ -33,7 +33,7 @@ pub(super) async fn post_limit(address: SocketAddr) -> Sent {
     let response = read.ok().and_then(|_| {
         let status = text.split(' ').nth(1)?.parse().ok()?;
         let body = text.split_once("\r\n\r\n")?.1;
-        // A body in chunks, which actix-web does not use, would not be JSON.
+        // A body in chunks would not be JSON here, but actix-web sends none.
         Some((status, serde_json::from_str(body).unwrap_or_else(|_| json!(body))))
     });
     Sent { at, response }

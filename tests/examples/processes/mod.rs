@@ -1,5 +1,5 @@
-//! The examples about guards over several processes, run like a user runs them: real processes, a real Redis, a real
-//! PostgreSQL, real signals.
+//! The examples of guards across several processes, run as a user runs them: with real processes, a real Redis, a real
+//! PostgreSQL and real signals.
 
 #![cfg(target_os = "linux")]
 
@@ -49,12 +49,12 @@ macro_rules! on_all_stores {
 }
 
 on_all_stores! {
-    one_request_at_a_time_under_load_though_a_process_is_killed_and_another_one_is_stopped,
+    one_request_runs_at_a_time_although_a_process_is_killed_and_another_one_is_stopped,
     request_whose_client_leaves_runs_to_its_end_or_not_at_all,
     killed_process_frees_the_lock,
 }
 
-async fn one_request_at_a_time_under_load_though_a_process_is_killed_and_another_one_is_stopped(store: Store) {
+async fn one_request_runs_at_a_time_although_a_process_is_killed_and_another_one_is_stopped(store: Store) {
     let mut processes = Processes::start(&store, &["axum", "actix", "axum", "actix"], MS * 5).await;
     let ids: Vec<_> = (0..4).map(|process| processes.id(process)).collect();
     let clients: Vec<_> = processes.running.iter().map(|example| Clients::start(example.address, 3)).collect();
@@ -79,7 +79,8 @@ async fn one_request_at_a_time_under_load_though_a_process_is_killed_and_another
     for (process, clients) in clients.into_iter().enumerate() {
         let requests = clients.end().await;
         if process == killed {
-            // Its requests end with it. Those that were answered before are checked with the others.
+            // Requests in progress end with their process. Requests that were answered before are checked with the
+            // others.
             tokens.extend(requests.iter().filter_map(|sent| sent.response.as_ref()?.1["token"].as_u64()));
             continue;
         }
@@ -92,7 +93,7 @@ async fn one_request_at_a_time_under_load_though_a_process_is_killed_and_another
     drop(processes.running);
     let turns = Turns::check(&processes.output.end(), &BTreeSet::from([ids[killed]]));
     assert_eq!(turns.processes(), ids.into_iter().collect());
-    // Each response is that of one turn. A killed process may have had turns without a response.
+    // Each response belongs to one turn. A killed process may have had turns without a response.
     let printed: BTreeSet<_> = turns.all.iter().map(|turn| turn.1).collect();
     let answered: BTreeSet<_> = tokens.iter().copied().collect();
     assert_eq!(answered.len(), tokens.len());
@@ -145,7 +146,7 @@ async fn killed_process_frees_the_lock(store: Store) {
         let next = &processes.running[process + 1];
         requests.push(tokio::spawn(post_limit(next.address)));
         next.wait_for_stats("the next process waits", |stats| stats["held"] == 1).await;
-        // Long enough to wait in the store.
+        // Long enough for the process to wait in the store.
         sleep(MS * 100).await;
         assert_eq!(processes.output.lines().len(), process + 1, "one process is inside");
         let killed = Instant::now();

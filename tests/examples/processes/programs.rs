@@ -1,4 +1,4 @@
-//! The processes of a test, and what they print.
+//! The processes of a test, and the lines that they print.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::DirBuilderExt;
@@ -36,7 +36,7 @@ impl TestDirectory {
 
 impl Drop for TestDirectory {
     fn drop(&mut self) {
-        // Fails only if the directory is already removed.
+        // This fails only if the directory has already been removed.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
@@ -82,7 +82,7 @@ impl Store {
         }
     }
 
-    /// Returns how long the lock outlasts a process that is killed, at most, on a busy machine.
+    /// Returns the longest time for which the lock outlasts a killed process on a busy machine.
     pub(super) fn outlasts_a_kill(&self) -> Duration {
         match self {
             Self::Host(_) => LEASE / 2,
@@ -170,7 +170,7 @@ impl Supervised {
 impl Drop for Supervised {
     fn drop(&mut self) {
         for worker in self.workers() {
-            // Another program may have got the identifier.
+            // Another program may have been given the same identifier.
             let program = fs::read_link(format!("/proc/{worker}/exe")).unwrap_or_default();
             if program.file_name() == Some("axum_processes".as_ref()) {
                 let _ = kill_process(pid(worker), Signal::KILL);

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::{env, sync::atomic::AtomicU32, sync::atomic::Ordering};
 
-/// Replaces the functions of the C library that read clocks. The clocks are real, with seconds added that the test
-/// writes to a file.
+/// Replaces the functions of the C library that read clocks. Their results are those of the real clocks plus the
+/// seconds that the test writes to a file.
 const SOURCE: &str = r#"
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -90,7 +90,7 @@ impl TestClock {
     }
 
     /// Sets the number of seconds that are added to the time of day, and to the time since the boot, which includes the
-    /// time while the machine is suspended.
+    /// time during which the machine is suspended.
     pub fn set(&self, time_of_day: i64, since_boot: i64) {
         let bytes = [time_of_day.to_ne_bytes(), since_boot.to_ne_bytes()].concat();
         self.added.write_all_at(&bytes, 0).expect("the file is writable");
@@ -105,7 +105,7 @@ impl Default for TestClock {
 
 impl Drop for TestClock {
     fn drop(&mut self) {
-        // Fails only if the folder is already removed.
+        // This fails only if the folder has already been removed.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }

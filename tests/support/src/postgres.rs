@@ -34,12 +34,12 @@ impl PostgresServer {
         Self::start_with(&[]).await
     }
 
-    /// Does so with more arguments of the server.
+    /// Starts a server with more arguments.
     pub async fn start_with(arguments: &[&str]) -> Self {
         Self::start_in(arguments, &[]).await
     }
 
-    /// Does so with more arguments and environment variables of the server.
+    /// Starts a server with more arguments and environment variables.
     pub async fn start_in(arguments: &[&str], variables: &[(&'static str, String)]) -> Self {
         let port = free_port();
         let folder = new_folder(&format!("postgres-{}-{port}", process::id()));

@@ -30,7 +30,7 @@ pub struct Example {
     pub hold: Duration,
 }
 
-/// A pipe that several examples print to, so that the order of the lines is that in which they were printed.
+/// A pipe that several examples print to, so that the lines are in the order in which they were printed.
 pub struct SharedOutput {
     writer: PipeWriter,
     reader: JoinHandle<()>,
@@ -91,8 +91,8 @@ impl Example {
         Self { child, reader, printed, before: Vec::new(), address: SocketAddr::from(([127, 0, 0, 1], 0)), hold }
     }
 
-    /// Starts a program that prints to a shared pipe, and waits until it listens. The other programs must not print
-    /// meanwhile.
+    /// Starts a program that prints to a shared pipe, and waits until it listens. The other programs must not print in
+    /// the meantime.
     pub async fn spawn_beside(mut command: Command, hold: Duration, output: &SharedOutput) -> Self {
         let child = spawn(command.stdout(output.writer.try_clone().expect("a pipe can be cloned")));
         let (printed, address) = (Arc::clone(&output.printed), SocketAddr::from(([127, 0, 0, 1], 0)));

@@ -54,15 +54,15 @@ impl RedisServer {
         server
     }
 
-    /// Starts a replica of another server, and waits until it has the other one's data.
+    /// Starts a replica of another server, and waits until the replica has the data of that server.
     pub fn start_replica(primary: &Self) -> Self {
         let replica = Self::start_with(&["--replicaof", "127.0.0.1", &primary.port.to_string()]);
         replica.wait_for("replication", "master_link_status:up");
         replica
     }
 
-    /// Starts a Sentinel that replaces a primary half a second after the primary has ended. Its name of the primary is
-    /// `main`.
+    /// Starts a Sentinel that replaces a primary half a second after the primary has ended. The Sentinel calls the
+    /// primary `main`.
     pub fn start_sentinel(primary: &Self) -> Self {
         let address = format!("127.0.0.1 {}", primary.port);
         let file = env::temp_dir().join(format!("onelane-sentinel-{}-{}.conf", process::id(), primary.port));
@@ -213,7 +213,7 @@ fn meet(server: &RedisServer, cluster_port: &str) -> [String; 4] {
 }
 
 fn run(port: u16, folder: &Path, arguments: &[String], variables: &[(&'static str, String)]) -> Child {
-    // A file with settings comes first.
+    // The path of a file with settings must be the first argument.
     let (file, arguments) =
         arguments.split_at(usize::from(arguments.first().is_some_and(|first| !first.starts_with('-'))));
     Command::new("redis-server")
