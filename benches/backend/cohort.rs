@@ -61,7 +61,7 @@ pub(crate) fn measure_cohort<S: LockBackend>(group: &str, runtime: &Runtime, sto
     }
     for processes in [1, 2] {
         let requests: &AtomicU64 = leak(AtomicU64::new(0));
-        let connect = || runtime.block_on(Locks::connect(Counted { store: store(), requests }));
+        let connect = || runtime.block_on(Locks::connect(Counted { store: store(), requests }, "cohort"));
         let all: Vec<_> = (0..processes).map(|_| connect()).collect();
         let rounds: u64 = if is_measured() { 300 } else { 2 };
         let (turns, start) = (processes * TASKS * rounds, Instant::now());

@@ -133,7 +133,7 @@ pub(crate) fn all(c: &mut Criterion) {
 
 fn uncontended(c: &mut Criterion, folder: &Folder) {
     let runtime = one_thread();
-    let locks = runtime.block_on(Locks::connect(Host::new(folder.path())));
+    let locks = runtime.block_on(Locks::connect(Host::new(folder.path()), "report"));
     // The guard's files exist from the first acquisition on.
     runtime.block_on(locks.acquire_and_drop(1));
     let files: Vec<_> =

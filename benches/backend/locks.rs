@@ -17,10 +17,10 @@ pub(crate) struct Locks {
 }
 
 impl Locks {
-    pub(crate) async fn connect(store: impl LockBackend) -> Self {
+    pub(crate) async fn connect(store: impl LockBackend, name: &'static str) -> Self {
         let domain = leak(LockDomain::new("bench"));
         domain.connect(store).await.expect("the store answers");
-        Self { domain, guard: leak(EndpointGuard::builder("report").distributed(domain).build()) }
+        Self { domain, guard: leak(EndpointGuard::builder(name).distributed(domain).build()) }
     }
 
     /// Acquires and drops permits, and returns the time from the first to the last of them.
@@ -50,7 +50,8 @@ impl Locks {
 
 /// Runs as a process of `hand_off` with a guard.
 pub(crate) fn serve_guard(store: impl LockBackend, runtime: &Runtime, round_trip: impl Fn()) {
-    let locks = runtime.block_on(Locks::connect(store));
+    // Processes are killed at the end, and the lock of this name then stays held until its lease ends.
+    let locks = runtime.block_on(Locks::connect(store, "hand_off"));
     serve(|| runtime.block_on(locks.guard.acquire()).expect("the store answers"), drop, round_trip);
 }
 

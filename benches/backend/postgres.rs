@@ -120,8 +120,8 @@ fn uncontended(c: &mut Criterion, runtime: &Runtime, settings: &str, raw: &Raw) 
             assert_eq!(raw.client.execute(statement, &[]).await.expect("the server answers"), 1);
         }
     };
-    let listening = runtime.block_on(Locks::connect(store(settings).listen()));
-    let locks = runtime.block_on(Locks::connect(store(settings)));
+    let listening = runtime.block_on(Locks::connect(store(settings).listen(), "listening"));
+    let locks = runtime.block_on(Locks::connect(store(settings), "report"));
     let lock = &PgAdvisoryLock::new("sqlx");
     let mut connection = Some(runtime.block_on(connect_sqlx(settings)));
     let variants = vec![

@@ -88,7 +88,7 @@ fn uncontended(c: &mut Criterion, server: &RedisServer) {
     // As in a web service, a thread other than the caller's reads the connections.
     let runtime = &threads();
     let connection = &runtime.block_on(connect(&server.url));
-    let locks = runtime.block_on(Locks::connect(Redis::new(client(&server.url))));
+    let locks = runtime.block_on(Locks::connect(Redis::new(client(&server.url)), "report"));
     let rslock = LockManager::from_clients(vec![client(&server.url)]);
     let variants = vec![
         Repeated::new("round_trip", repeat(runtime, connection, ping)),
