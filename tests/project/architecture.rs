@@ -11,7 +11,7 @@ use crate::sources::{Source, sources_of};
 
 /// The folders of `src`, in the order in which a request meets them, each with the folders that it may name.
 const MAY_NAME: [(&str, &[&str]); 8] = [
-    ("web", &["guard", "offload", "background"]),
+    ("web", &["guard", "backend", "offload", "background"]),
     ("guard", &["semaphore", "backend"]),
     ("backend", &[]),
     ("offload", &["semaphore"]),
