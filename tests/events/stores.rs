@@ -76,6 +76,9 @@ pub(crate) async fn scenario() {
     drop(guard.acquire().await.unwrap());
 
     store.fails.store(false, Ordering::SeqCst);
+    let locks = leak(LockDomain::new("leaders"));
+    locks.connect(store.clone()).await.unwrap();
+    let guard = EndpointGuard::builder("leader").distributed(locks).build();
     let leader = service_fn("leader", |_| std::future::pending()).guard(guard);
     let host = ServiceHost::builder().service(leader).build().unwrap();
     host.start().await.unwrap();
