@@ -28,6 +28,7 @@ use support::waiting::PATIENCE;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::MS;
 
@@ -188,7 +189,8 @@ fn restart(scenario: &str, restarts: usize, enough: impl Fn(&Tally) -> bool) -> 
         }
     }
     tally.has_ended.store(true, Ordering::SeqCst);
-    runtime.block_on(async { while clients.join_next().await.is_some_and(|client| client.is_ok()) {} });
+    let ended = async { while clients.join_next().await.is_some_and(|client| client.is_ok()) {} };
+    runtime.block_on(async { timeout(PATIENCE, ended).await }).expect("every client gets a response or an error");
     assert!(server.stop() || scenario == "plain");
     tally
 }
