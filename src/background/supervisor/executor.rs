@@ -6,12 +6,13 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::broadcast;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::decisions::{Action, Decisions, FailedService};
 use super::event_loop::StartRequest;
+use super::guard_tasks;
 use super::releaser::Releaser;
 use super::state::Supervisor;
 use super::work_drain::WorkDrain;
@@ -19,15 +20,9 @@ use crate::background::control::{GenerationEvent, GenerationHandle, HostOutcome,
 use crate::background::error::HostError;
 use crate::background::generation::ServiceRunner;
 use crate::background::placement::Placement;
-use crate::background::service_guard::ServiceGuard;
 use crate::background::status::{CleanUp, ExitKind, HostEvent, HostPhase, ShutdownReport, Trigger};
 use crate::background::trace;
 use crate::panic::{catch, discard};
-
-/// How long a service waits before the next attempt if its guard has not admitted it. The time doubles with each
-/// attempt.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LAST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A supervisor with the resources that it acts on.
 pub(super) struct Executor {
@@ -206,8 +201,7 @@ impl Executor {
     /// Waits for the permit of the service's guard.
     fn stand_by(&mut self, id: u32) {
         let Some(guard) = self.supervisor.slot(id).options.guard.clone() else { return };
-        let waiting = tokio::spawn(wait_for_permit(guard, id, Arc::clone(&self.shared)));
-        self.guard_tasks[id as usize] = Some(AbortOnDropHandle::new(waiting));
+        self.guard_tasks[id as usize] = Some(guard_tasks::wait_for_permit(guard, id, Arc::clone(&self.shared)));
     }
 
     fn begin_generation(&mut self, id: u32) {
@@ -216,11 +210,7 @@ impl Executor {
         let (placement, is_ready) = (slot.options.placement, !slot.options.manual_ready);
         let handle = GenerationHandle::new(id, slot.status(), is_ready, Arc::clone(&self.shared));
         let handle = Arc::new(handle.with_stack_size(slot.options.stack_size).with_permit(permit));
-        let watch = handle.scope.lost().map(|lost| {
-            let handle = Arc::downgrade(&handle);
-            AbortOnDropHandle::new(tokio::spawn(watch_lease(lost, handle)))
-        });
-        self.guard_tasks[id as usize] = watch;
+        self.guard_tasks[id as usize] = guard_tasks::watch_lease(&handle);
         discard(self.generations[id as usize].replace(Arc::clone(&handle)));
         let runner = self.runner(id);
         // On a runtime that has shut down, the task is dropped immediately, together with values of the service.
@@ -327,28 +317,6 @@ impl Drop for Executor {
             self.generations.iter().flatten().for_each(|handle| handle.request_stop());
             cancel(&self.shared.draining);
         }
-    }
-}
-
-/// Waits for the permit of a service's guard, and sends it to the supervisor.
-async fn wait_for_permit(guard: ServiceGuard, id: u32, host: Arc<HostShared>) {
-    let mut pause = FIRST_PAUSE;
-    let permit = loop {
-        match guard.admit().await {
-            Ok(permit) => break permit,
-            Err(reason) => host.send(SupervisorMessage::NotAdmitted { id, reason }),
-        }
-        sleep(pause).await;
-        pause = (pause * 2).min(LAST_PAUSE);
-    };
-    host.send(SupervisorMessage::Admitted { id, permit });
-}
-
-/// Reports the loss of a generation's lease.
-async fn watch_lease(lost: CancellationToken, handle: Weak<GenerationHandle>) {
-    lost.cancelled().await;
-    if let Some(handle) = handle.upgrade() {
-        handle.send(GenerationEvent::LeaseLost);
     }
 }
 

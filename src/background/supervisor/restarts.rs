@@ -97,10 +97,9 @@ impl Supervisor {
     pub(super) fn on_generation_ended(&mut self, now: Instant, id: u32) {
         self.set_timer(id, None);
         let exit = self.publish_exit(now, id);
-        let slot = self.slot(id);
-        if slot.options.guard.is_some() {
+        if self.slot(id).options.guard.is_some() {
             // A thread that is left behind may still work, so it keeps the permit.
-            let is_left_behind = slot.is_left_behind;
+            let is_left_behind = self.slot(id).is_left_behind;
             self.decide(if is_left_behind { Action::LeavePermit(id) } else { Action::ReleasePermit(id) });
         }
         let slot = self.slot(id);
