@@ -62,6 +62,8 @@
 //! | `offload` | [`offload`]: pools for blocking work, streams from blocking iterators, the capacity limiter |
 //! | `background` | [`background`]: services that start before the server and stop after it |
 //! | `cpu` | [`run_cpu`] and [`CpuPool`]: computations on threads of their own (implies `offload`) |
+//! | `process` | [`ProcessPool`]: computations in other processes, which may crash (Linux; implies `cpu`) |
+//! | `process-constructor` | with `process`: workers need no call of [`worker_guard`](offload::process::worker_guard) |
 //! | `tower` | [`web::tower`]: layers for any tower service, such as those of tonic and hyper (implies `guard`) |
 //! | `axum` | [`web::axum`]: layers for axum's routes, the extractor, errors as responses (implies `tower`) |
 //! | `ws` | [`websocket`](web::axum::websocket()): WebSockets that end with their host (implies `axum` and `background`) |
@@ -168,6 +170,9 @@ pub use guard::{
 };
 #[cfg(any(feature = "guard", feature = "offload", feature = "background"))]
 pub use managed::{Managed, ManagedSnapshot};
+#[cfg(feature = "process")]
+#[doc(inline)]
+pub use offload::process::{ProcessError, ProcessPool};
 #[cfg(feature = "offload")]
 #[doc(inline)]
 pub use offload::{BlockingPool, CapacityLimiter, OffloadError, run_blocking, stream_blocking};

@@ -114,6 +114,12 @@ impl Panic {
         resume_unwind(self.into_payload().unwrap_or_else(|| Box::new(message)))
     }
 
+    /// Creates a panic that another process has caught.
+    #[cfg(feature = "process")]
+    pub(crate) fn remote(message: &str, location: Option<&str>) -> Self {
+        Self::new(message.into(), location.map(Arc::from), None)
+    }
+
     /// Creates a panic that no hook has seen.
     #[cfg(feature = "guard")]
     pub(crate) fn without_location(message: &str) -> Self {

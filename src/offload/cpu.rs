@@ -106,6 +106,11 @@ impl CpuPool {
         Self(Arc::new(Pool { config, max_wait, workers }))
     }
 
+    #[cfg(feature = "process")]
+    pub(super) fn parts(&self) -> Arc<Pool> {
+        Arc::clone(&self.0)
+    }
+
     /// Returns the pool of [`run_cpu`].
     #[must_use]
     pub fn global() -> &'static Self {

@@ -116,6 +116,8 @@ mod job;
 mod limiter;
 mod managed;
 mod methods;
+#[cfg(feature = "process")]
+pub mod process;
 mod stats;
 mod stream;
 mod task;

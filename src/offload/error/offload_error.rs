@@ -178,6 +178,13 @@ impl OffloadError {
         self
     }
 
+    /// Replaces the kind, and keeps the details.
+    #[cfg(feature = "process")]
+    pub(crate) fn with_kind(mut self, kind: OffloadErrorKind) -> Self {
+        self.0.kind = kind;
+        self
+    }
+
     /// Records the pool and the label of the task.
     pub(crate) fn of_task(mut self, pool: Cow<'static, str>, label: Option<Cow<'static, str>>) -> Self {
         (self.0.pool, self.0.label) = (Some(pool), label);

@@ -1,0 +1,167 @@
+//! [`ProcessPoolBuilder`], which builds process pools.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use super::platform::WorkerSet;
+use super::pool::ProcessPool;
+use super::settings::ProcessSettings;
+use crate::config_error::ConfigError;
+use crate::offload::builder::CpuPoolBuilder;
+use crate::offload::cpu::CpuPool;
+
+/// Builds a [`ProcessPool`]. Created by [`ProcessPool::builder`].
+///
+/// The setters accept any value. [`build`](Self::build) panics if a value is out of range, and
+/// [`try_build`](Self::try_build) returns an error, for values that come from a configuration.
+///
+/// ```
+/// use onelane::ProcessPool;
+/// use std::time::Duration;
+///
+/// let thumbnails = ProcessPool::builder("thumbnails")
+///     .workers(2)
+///     .max_queued(64)
+///     .timeout(Duration::from_secs(10))
+///     .memory_limit(1 << 30)
+///     .build();
+/// # assert_eq!(thumbnails.stats().tasks.max_running, 2);
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until build() is called"]
+pub struct ProcessPoolBuilder {
+    threads: CpuPoolBuilder,
+    settings: ProcessSettings,
+}
+
+impl ProcessPoolBuilder {
+    pub(super) fn new(name: Cow<'static, str>) -> Self {
+        Self { threads: CpuPool::builder(name.clone()), settings: ProcessSettings::new(name) }
+    }
+
+    /// Sets how many tasks run at a time, each in a worker. Default: the number of processors that the process may use.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.threads = self.threads.threads(workers);
+        self
+    }
+
+    /// Sets how many tasks may be queued. Further tasks fail with
+    /// [`Full`](crate::offload::OffloadErrorKind::Full). With 0, a task fails immediately if all workers are busy.
+    /// Default: no bound.
+    pub fn max_queued(mut self, tasks: usize) -> Self {
+        self.threads = self.threads.max_queued(tasks);
+        self
+    }
+
+    /// Sets how long a task waits for a worker if it has no [limit](super::ProcessTask::max_wait) of its own. Must be
+    /// above zero. Default: no limit.
+    pub fn max_wait(mut self, limit: Duration) -> Self {
+        self.threads = self.threads.max_wait(limit);
+        self
+    }
+
+    /// Sets how long a task may take, with its time in the queue, if it has no
+    /// [limit](super::ProcessTask::timeout) of its own. Must be above zero. Default: no limit.
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.settings.timeout = Some(limit);
+        self
+    }
+
+    /// Sets how long a worker may take from its start until it is ready for its first task, with the time of the
+    /// [initializer](Self::initializer). Must be above zero. Default: 10 s.
+    pub fn start_timeout(mut self, limit: Duration) -> Self {
+        self.settings.start_timeout = limit;
+        self
+    }
+
+    /// Sets a function that each worker calls before its first task, to load what the tasks share. A worker whose
+    /// initializer panics is not used: after three such workers the task fails with
+    /// [`NoWorker`](super::ProcessError::NoWorker).
+    pub fn initializer(mut self, initializer: fn()) -> Self {
+        self.settings.initializer = Some(initializer);
+        self
+    }
+
+    /// Sets how much memory a worker may use, in bytes. The system refuses an allocation beyond that, which ends a Rust
+    /// program, and a worker that uses more physical memory in another way, such as a mapped file, is killed. Both is
+    /// [`MemoryLimit`](super::ProcessError::MemoryLimit). Code that handles the refusal itself may fail in another way.
+    /// Must be above zero. Default: no limit.
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.settings.memory_limit = Some(bytes);
+        self
+    }
+
+    /// Sets how many tasks a worker runs before a new one takes its place. With 1, every task has a process of its own.
+    /// Must be above zero. Default: no limit.
+    pub fn max_tasks_per_worker(mut self, tasks: u64) -> Self {
+        self.settings.max_tasks_per_worker = Some(tasks);
+        self
+    }
+
+    /// Sets how long a reply of a worker may be, in bytes, so that a worker whose memory is damaged cannot take the
+    /// server's memory. A longer one fails with [`BadReply`](super::ProcessError::BadReply). Default: 256 MiB.
+    pub fn max_reply(mut self, bytes: usize) -> Self {
+        self.settings.max_reply = bytes;
+        self
+    }
+
+    /// Sets whether what a worker writes to its standard error is written to the server's standard error. It is read
+    /// while a task runs. Default: `true`.
+    pub fn forward_stderr(mut self, forwards: bool) -> Self {
+        self.settings.forwards_stderr = forwards;
+        self
+    }
+
+    /// Starts workers without the server's environment variables, which may contain passwords.
+    pub fn clear_environment(mut self) -> Self {
+        self.settings.clears_environment = true;
+        self
+    }
+
+    /// Builds the pool. The pool starts a worker only when there is work for it.
+    ///
+    /// # Panics
+    ///
+    /// Panics if a value is out of range, on another system than Linux, and without the feature `process-constructor`
+    /// if `main` has not called [`worker_guard`](super::worker_guard).
+    #[must_use]
+    #[track_caller]
+    pub fn build(self) -> ProcessPool {
+        // With `unwrap_or_else`, the panic would have the location of the closure, not of the caller.
+        match self.try_build() {
+            Ok(pool) => pool,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Builds the pool from settings that may be out of range, such as those of a configuration file.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error that names the first setting for which [`build`](Self::build) would panic.
+    pub fn try_build(self) -> Result<ProcessPool, ConfigError> {
+        let Self { threads, settings } = self;
+        let error = |problem| ConfigError::named("pool", settings.name.clone(), problem);
+        let threads = threads.try_build()?;
+        let problem = match &settings {
+            ProcessSettings { timeout: Some(Duration::ZERO), .. } => {
+                Some(("timeout", "a timeout of zero lets no task run: use a longer one, or no limit"))
+            }
+            ProcessSettings { start_timeout: Duration::ZERO, .. } => {
+                Some(("start_timeout", "a start_timeout of zero lets no worker start: use some seconds"))
+            }
+            ProcessSettings { memory_limit: Some(0), .. } => {
+                Some(("memory_limit", "memory_limit(0) lets no worker start: use some hundred MiB, or no limit"))
+            }
+            ProcessSettings { max_tasks_per_worker: Some(0), .. } => {
+                Some(("max_tasks_per_worker", "max_tasks_per_worker(0) lets no task run: use 1 or more"))
+            }
+            ProcessSettings { max_reply: 0, .. } => {
+                Some(("max_reply", "max_reply(0) lets no task have a result: use some MiB"))
+            }
+            _ => None,
+        };
+        problem.map_or(Ok(()), Err).and_then(|()| WorkerSet::check_support()).map_err(error)?;
+        Ok(ProcessPool::from_parts(threads, WorkerSet::new(settings.clone()), settings))
+    }
+}

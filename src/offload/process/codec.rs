@@ -1,0 +1,49 @@
+//! [`encode`] and [`decode`], arguments and results as bytes, in the format of postcard.
+
+use postcard::ser_flavors::Flavor;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+/// Why a worker could not read arguments or write a result.
+#[derive(Debug, Error)]
+pub(super) enum CodecError {
+    #[error("decoding the arguments failed: {0}")]
+    Arguments(postcard::Error),
+    #[error("encoding the result failed: {0}")]
+    Result(postcard::Error),
+}
+
+/// Appends to a buffer that is used again. postcard's own output extends an iterator, one byte at a time.
+struct Appended<'a>(&'a mut Vec<u8>);
+
+impl Flavor for Appended<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
+/// Appends a value to `output`.
+pub(super) fn encode<T: Serialize + ?Sized>(value: &T, output: &mut Vec<u8>) -> postcard::Result<()> {
+    postcard::serialize_with_flavor(value, Appended(output))
+}
+
+/// Reads a value that fills all of `bytes`.
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> postcard::Result<T> {
+    match postcard::take_from_bytes(bytes)? {
+        (value, []) => Ok(value),
+        _ => Err(postcard::Error::DeserializeBadEncoding),
+    }
+}

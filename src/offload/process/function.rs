@@ -1,0 +1,151 @@
+//! [`Function`], a function of this program in a form that another process of the same program can call.
+
+#![allow(unsafe_code, reason = "an address from another process becomes a function again")]
+
+use std::mem::{size_of, transmute};
+use std::ptr;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::codec::{self, CodecError};
+
+/// A function `fn(A) -> R` with the code that decodes `A`, calls the function and encodes `R`.
+///
+/// Each process maps the program at another address, so both addresses travel as distances from a function of this
+/// file. A distance is the same in every process that runs the same executable file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Function {
+    runner: i64,
+    target: i64,
+}
+
+/// Calls the function at `target`.
+type Runner = fn(target: *const (), arguments: &[u8], output: &mut Vec<u8>) -> Result<(), CodecError>;
+
+impl Function {
+    /// The length of [`to_bytes`](Self::to_bytes).
+    pub(super) const LENGTH: usize = 2 * size_of::<i64>();
+
+    pub(super) fn new<A: DeserializeOwned, R: Serialize>(target: fn(A) -> R) -> Self {
+        let runner: Runner = run::<A, R>;
+        Self { runner: distance(runner as *const ()), target: distance(target as *const ()) }
+    }
+
+    /// Makes a function without arguments and result.
+    pub(super) fn of_initializer(target: fn()) -> Self {
+        let runner: Runner = run_initializer;
+        Self { runner: distance(runner as *const ()), target: distance(target as *const ()) }
+    }
+
+    /// Returns where this process has the code of the function and of its runner.
+    pub(super) fn addresses(self) -> [usize; 2] {
+        [self.runner, self.target].map(|distance| at(distance).addr())
+    }
+
+    pub(super) fn to_bytes(self) -> [u8; Self::LENGTH] {
+        let mut bytes = [0; Self::LENGTH];
+        bytes[..8].copy_from_slice(&self.runner.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.target.to_le_bytes());
+        bytes
+    }
+
+    /// Reads a function that a server has sent to this worker.
+    ///
+    /// The bytes must be the [`to_bytes`](Self::to_bytes) of a function that was made in a process that runs the same
+    /// executable file. The server has compared the files before it sends the first message, and the worker reads only
+    /// from the socket that the server has passed to it.
+    pub(super) fn from_server(bytes: [u8; Self::LENGTH]) -> Self {
+        let number = |half: &[u8]| i64::from_le_bytes(half.try_into().expect("each half has eight bytes"));
+        Self { runner: number(&bytes[..8]), target: number(&bytes[8..]) }
+    }
+
+    /// Decodes the arguments, calls the function, and appends its result to `output`.
+    pub(super) fn call(self, arguments: &[u8], output: &mut Vec<u8>) -> Result<(), CodecError> {
+        // SAFETY: The distances were made in this process, or in one that runs the same file: see `from_server`.
+        // There the distance led from `anchor` to a `Runner`, so it does here.
+        let runner = unsafe { transmute::<*const (), Runner>(at(self.runner)) };
+        runner(at(self.target), arguments, output)
+    }
+}
+
+/// The runner of all functions `fn(A) -> R`.
+fn run<A: DeserializeOwned, R: Serialize>(
+    target: *const (),
+    arguments: &[u8],
+    output: &mut Vec<u8>,
+) -> Result<(), CodecError> {
+    // SAFETY: `Function::new` pairs this runner only with functions of the type `fn(A) -> R`.
+    let target = unsafe { transmute::<*const (), fn(A) -> R>(target) };
+    let result = target(codec::decode(arguments).map_err(CodecError::Arguments)?);
+    codec::encode(&result, output).map_err(CodecError::Result)
+}
+
+/// The runner of all functions `fn()`.
+fn run_initializer(target: *const (), _: &[u8], _: &mut Vec<u8>) -> Result<(), CodecError> {
+    // SAFETY: `Function::of_initializer` pairs this runner only with functions of the type `fn()`.
+    let target = unsafe { transmute::<*const (), fn()>(target) };
+    target();
+    Ok(())
+}
+
+/// Every distance is measured from here.
+fn anchor() {}
+
+fn distance(code: *const ()) -> i64 {
+    let from = (anchor as fn() as *const ()).expose_provenance();
+    code.expose_provenance().wrapping_sub(from).cast_signed() as i64
+}
+
+fn at(distance: i64) -> *const () {
+    let from = (anchor as fn() as *const ()).addr();
+    ptr::with_exposed_provenance(from.wrapping_add_signed(distance as isize))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
+
+    use super::*;
+
+    fn largest<T: Ord + Default>(values: Vec<T>) -> T {
+        values.into_iter().max().unwrap_or_default()
+    }
+
+    fn sent(function: Function) -> Function {
+        Function::from_server(function.to_bytes())
+    }
+
+    #[test]
+    fn generic_functions_and_closures_are_called_with_their_own_types() {
+        let mut output = Vec::new();
+        let arguments = |value: &dyn Fn(&mut Vec<u8>)| {
+            let mut bytes = Vec::new();
+            value(&mut bytes);
+            bytes
+        };
+        let words = arguments(&|bytes| codec::encode(&vec!["b", "c", "a"], bytes).unwrap());
+        sent(Function::new(largest::<String>)).call(&words, &mut output).unwrap();
+        assert_eq!(codec::decode::<String>(&output).unwrap(), "c");
+
+        output.clear();
+        let numbers = arguments(&|bytes| codec::encode(&vec![3_u64, 9, 4], bytes).unwrap());
+        sent(Function::new(largest::<u64>)).call(&numbers, &mut output).unwrap();
+        assert_eq!(codec::decode::<u64>(&output).unwrap(), 9);
+
+        output.clear();
+        let number = arguments(&|bytes| codec::encode(&20_u32, bytes).unwrap());
+        sent(Function::new(|n: u32| n + 1)).call(&number, &mut output).unwrap();
+        assert_eq!(codec::decode::<u32>(&output).unwrap(), 21);
+    }
+
+    #[test]
+    fn arguments_that_do_not_decode_call_nothing() {
+        fn unreachable(_: String) {
+            unreachable!("the arguments are garbage");
+        }
+        let mut output = Vec::new();
+        let error = Function::new(unreachable).call(&[0xff; 12], &mut output).unwrap_err();
+        assert!(matches!(error, CodecError::Arguments(_)) && output.is_empty());
+    }
+}

@@ -1,0 +1,64 @@
+//! How the program becomes a zygote, before `main` begins or where `main` calls [`worker_guard`].
+
+#![allow(unsafe_code, reason = "the constructor is placed in a section of the executable file")]
+
+use std::env;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::FileType;
+use rustix::net::SocketType;
+
+use super::{system, zygote};
+
+/// Set for a zygote, and removed as soon as it has started.
+pub(super) const VARIABLE: &str = "ONELANE_ZYGOTE";
+/// The value, which changes with the messages between a server and its zygote.
+pub(super) const VARIABLE_VALUE: &str = "1";
+
+/// The program looks for a zygote's environment before it does anything else.
+static IS_PREPARED: AtomicBool = AtomicBool::new(false);
+
+/// The loader calls the functions of this section before `main`.
+#[cfg(feature = "process-constructor")]
+#[used]
+// SAFETY: The section holds functions of this type. This one needs nothing that other constructors prepare: it reads
+// the environment, which the C library has set up.
+#[unsafe(link_section = ".init_array")]
+static CONSTRUCTOR: extern "C" fn() = {
+    extern "C" fn construct() {
+        worker_guard();
+    }
+    construct
+};
+
+/// See [`worker_guard`](crate::offload::process::worker_guard).
+pub(crate) fn worker_guard() {
+    if IS_PREPARED.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    if env::var_os(VARIABLE).is_some_and(|value| value == VARIABLE_VALUE) && stdin_is_channel() {
+        // SAFETY: `main` has not begun, or calls this function first, so no other thread reads the environment.
+        unsafe { system::remove_variable(VARIABLE) };
+        // SAFETY: Nothing in this process has opened a file: `main` has not begun, or has done nothing yet.
+        if let Err(error) = unsafe { system::close_from(3) } {
+            let _ = writeln!(io::stderr(), "closing the files of the server failed: {error}");
+            system::exit_now(1);
+        }
+        zygote::main();
+    }
+}
+
+/// Returns `true` if workers of this program would run as workers, and not as another server.
+pub(super) fn is_prepared() -> bool {
+    #[cfg(feature = "process-constructor")]
+    std::hint::black_box(&CONSTRUCTOR);
+    IS_PREPARED.load(Ordering::Relaxed)
+}
+
+/// A person may have set the variable by hand: only a zygote has a socket of this type as its standard input.
+fn stdin_is_channel() -> bool {
+    let stdin = rustix::stdio::stdin();
+    let is_socket = rustix::fs::fstat(stdin).is_ok_and(|status| FileType::from_raw_mode(status.st_mode).is_socket());
+    is_socket && rustix::net::sockopt::socket_type(stdin) == Ok(SocketType::SEQPACKET)
+}

@@ -1,0 +1,39 @@
+//! Worker processes on Linux.
+//!
+//! ```text
+//! server                                   zygote                        worker
+//! worker_set ── zygote_link ── channel ──▶ boot ─▶ zygote ── fork ─────▶ serve
+//!     └── worker ───────────────────────── frame ──────────────────────────┘
+//! ```
+//!
+//! | file | contents |
+//! |---|---|
+//! | `worker_set` | the workers of a pool, and how a task gets one |
+//! | `worker` | one worker: sends a request, waits for the reply, kills the worker |
+//! | `kill_switch` | how a caller that leaves kills the worker of its task |
+//! | `zygote_link` | starts the zygote, asks it for workers |
+//! | `channel`, `frame` | the messages between server and zygote, and between server and worker |
+//! | `stderr_tail`, `wait` | reads the standard error of a worker, waits for file descriptors |
+//! | `image` | finds out if a function is part of the executable file |
+//! | `boot` | how the program becomes a zygote before `main` |
+//! | `zygote` | forks workers |
+//! | `serve` | what a worker does |
+//! | `system` | calls of the operating system that need `unsafe` |
+
+mod boot;
+mod channel;
+mod frame;
+mod image;
+mod kill_switch;
+mod serve;
+mod stderr_tail;
+mod system;
+mod wait;
+mod worker;
+mod worker_set;
+mod zygote;
+mod zygote_link;
+
+pub(super) use self::boot::worker_guard;
+pub(super) use self::kill_switch::KillSwitch;
+pub(super) use self::worker_set::{Call, WorkerSet};

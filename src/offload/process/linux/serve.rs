@@ -1,0 +1,137 @@
+//! The worker: reads requests, calls functions, writes replies.
+
+use std::io::{self, BufReader, ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use tokio::time::Instant;
+
+use super::channel::WorkerSettings;
+use super::frame::{REPLY_HEADER, RemotePanic, ReplyKind, RequestHeader, reply_header};
+use super::system;
+use crate::offload::error::OffloadError;
+use crate::offload::job::{AwaitableJob, CallerContext, Job, RunnableJob, TaskContext, TaskOptions, TaskPlace};
+use crate::offload::process::codec;
+use crate::offload::process::function::Function;
+
+/// How much memory the worker keeps for the arguments and the result of the next task, in bytes.
+const KEPT: usize = 32 << 20;
+
+/// Runs tasks until the server closes the socket, and never returns.
+pub(super) fn main(socket: OwnedFd, settings: &WorkerSettings) -> ! {
+    let code = match serve(&UnixStream::from(socket), settings) {
+        Ok(()) => 0,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "a worker of a process pool failed: {error}");
+            1
+        }
+    };
+    system::exit_now(code)
+}
+
+fn serve(mut socket: &UnixStream, settings: &WorkerSettings) -> io::Result<()> {
+    let (mut request, mut reply) = (Vec::new(), Vec::new());
+    let started = settings.initializer.map_or(Ok(()), |initializer| initialize(Function::from_server(initializer)));
+    match started {
+        Ok(()) => reply.extend(reply_header(ReplyKind::Ready, 0)),
+        Err(panic) => write_reply(&mut reply, ReplyKind::Panicked, |body| codec::encode(&panic, body).is_ok()),
+    }
+    socket.write_all(&reply)?;
+    let mut requests = BufReader::new(socket);
+    let mut header = [0; RequestHeader::LENGTH];
+    loop {
+        match requests.read_exact(&mut header) {
+            // The server has no more tasks.
+            Err(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => {
+                return Ok(());
+            }
+            other => other?,
+        }
+        let header = RequestHeader::from_bytes(&header);
+        let length = header.arguments_length.saturating_add(header.label_length.into());
+        request.clear();
+        request.reserve(usize::try_from(length).map_err(io::Error::other)?);
+        requests.by_ref().take(length).read_to_end(&mut request)?;
+        if request.len() as u64 != length {
+            return Ok(());
+        }
+        reply.clear();
+        (request, reply) = run(&header, request, reply);
+        socket.write_all(&reply)?;
+        [&mut request, &mut reply].into_iter().for_each(give_back);
+    }
+}
+
+/// Runs one task. Returns the buffers, with the reply.
+fn run(header: &RequestHeader, request: Vec<u8>, reply: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
+    let label_length = header.label_length as usize;
+    let label = String::from_utf8_lossy(&request[..label_length]).into_owned();
+    let options = TaskOptions {
+        label: (!label.is_empty()).then(|| label.into()),
+        deadline: header.budget.and_then(|budget| Instant::now().checked_add(budget)),
+        ..TaskOptions::default()
+    };
+    let function = Function::from_server(header.function);
+    let work = move |_: &TaskContext| {
+        let mut reply = reply;
+        reply.resize(REPLY_HEADER, 0);
+        let called = function.call(&request[label_length..], &mut reply);
+        (called, request, reply)
+    };
+    match call(options, work) {
+        Ok((Ok(()), request, mut reply)) => {
+            let header = reply_header(ReplyKind::Done, reply.len() - REPLY_HEADER);
+            reply[..REPLY_HEADER].copy_from_slice(&header);
+            (request, reply)
+        }
+        Ok((Err(error), request, mut reply)) => {
+            write_reply(&mut reply, ReplyKind::Codec, |body| write!(body, "{error}").is_ok());
+            (request, reply)
+        }
+        Err(panic) => {
+            let mut reply = Vec::new();
+            write_reply(&mut reply, ReplyKind::Panicked, |body| codec::encode(&panic, body).is_ok());
+            (Vec::new(), reply)
+        }
+    }
+}
+
+fn initialize(initializer: Function) -> Result<(), RemotePanic> {
+    call(TaskOptions::default(), move |_| initializer.call(&[], &mut Vec::new()).map_err(|error| error.to_string()))?
+        .map_err(|message| RemotePanic { message, location: None })
+}
+
+/// Calls user code as the task of a pool on threads is called: with a context, and with its panic caught.
+fn call<F, T>(options: TaskOptions, work: F) -> Result<T, RemotePanic>
+where
+    F: FnOnce(&TaskContext) -> T + Send + 'static,
+    T: Send + 'static,
+{
+    let job = Arc::new(Job::new(TaskPlace::default(), options, CallerContext::default(), work));
+    Arc::clone(&job).run("worker");
+    // There is no waker yet.
+    drop(job.publish());
+    let Poll::Ready(result) = job.poll(&Context::from_waker(Waker::noop())) else { unreachable!("the job has run") };
+    result.map_err(OffloadError::into_panic).map_err(|panic| match panic {
+        Ok(panic) => RemotePanic { message: panic.message().to_owned(), location: panic.location().map(str::to_owned) },
+        Err(error) => RemotePanic { message: error.to_string(), location: None },
+    })
+}
+
+/// Replaces the content of `reply`. The body cannot fail to be written to memory.
+fn write_reply(reply: &mut Vec<u8>, kind: ReplyKind, body: impl FnOnce(&mut Vec<u8>) -> bool) {
+    reply.clear();
+    reply.resize(REPLY_HEADER, 0);
+    if !body(reply) {
+        reply.truncate(REPLY_HEADER);
+    }
+    let header = reply_header(kind, reply.len() - REPLY_HEADER);
+    reply[..REPLY_HEADER].copy_from_slice(&header);
+}
+
+fn give_back(buffer: &mut Vec<u8>) {
+    buffer.clear();
+    buffer.shrink_to(KEPT);
+}

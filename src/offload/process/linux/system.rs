@@ -1,0 +1,113 @@
+//! The calls of the operating system that have no safe function in a crate of this workspace.
+
+#![allow(unsafe_code, reason = "these calls have no safe interface")]
+
+use std::ffi::c_int;
+use std::io;
+use std::mem::{MaybeUninit, zeroed};
+
+use rustix::process::Pid;
+
+use crate::offload::process::error::WorkerExit;
+
+/// A fork of this process.
+pub(super) enum Forked {
+    Parent(Pid),
+    Child,
+}
+
+/// How a child ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ended {
+    pub(super) exit: WorkerExit,
+    /// The greatest resident set, in bytes.
+    pub(super) peak_memory: u64,
+}
+
+/// Forks this process, unless it has several threads: in the child, a lock that another thread held would never be
+/// released.
+pub(super) fn fork() -> io::Result<Forked> {
+    // The folder has a folder for each thread, and two more links.
+    let threads = rustix::fs::stat("/proc/self/task")?.st_nlink - 2;
+    if threads != 1 {
+        return Err(io::Error::other(format!(
+            "the program has {threads} threads before main begins, so it can't be forked: something that is linked \
+             to it starts threads"
+        )));
+    }
+    // SAFETY: There is no other thread.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Forked::Child),
+        pid => Ok(Forked::Parent(Pid::from_raw(pid).expect("fork returns a positive number in the parent"))),
+    }
+}
+
+/// Collects a child that has ended. Returns `None` if the child is still running.
+pub(super) fn try_reap(pid: Pid) -> io::Result<Option<Ended>> {
+    let mut status: c_int = 0;
+    let mut usage = MaybeUninit::<libc::rusage>::uninit();
+    // SAFETY: Both pointers are valid for writes, and the kernel keeps neither.
+    let reaped = unsafe { libc::wait4(pid.as_raw_pid(), &raw mut status, libc::WNOHANG, usage.as_mut_ptr()) };
+    match reaped {
+        -1 => return Err(io::Error::last_os_error()),
+        0 => return Ok(None),
+        _ => {}
+    }
+    // SAFETY: The call has returned a child, and then it has filled the structure.
+    let usage = unsafe { usage.assume_init() };
+    let exit = if libc::WIFEXITED(status) {
+        WorkerExit::Code(libc::WEXITSTATUS(status))
+    } else {
+        WorkerExit::Signal(libc::WTERMSIG(status))
+    };
+    Ok(Some(Ended { exit, peak_memory: u64::try_from(usage.ru_maxrss).unwrap_or(0).saturating_mul(1_024) }))
+}
+
+/// Closes all file descriptors from `first`.
+///
+/// # Safety
+///
+/// No value of this process may own one of them.
+pub(super) unsafe fn close_from(first: u32) -> io::Result<()> {
+    // SAFETY: The caller guarantees that nothing uses the descriptors. The call reads no memory.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Makes this process survive `signal`, but not the programs that it executes: a handler that does nothing is gone in
+/// those, whereas they would inherit an ignored signal.
+pub(super) fn survive(signal: c_int) {
+    extern "C" fn do_nothing(_: c_int) {}
+
+    // SAFETY: The structure is plain data, for which zeroes are valid.
+    let mut action: libc::sigaction = unsafe { zeroed() };
+    action.sa_sigaction = do_nothing as extern "C" fn(c_int) as usize;
+    action.sa_flags = libc::SA_RESTART;
+    // SAFETY: The handler calls nothing, so it may run at any time. The pointers are valid during the call.
+    unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
+}
+
+/// Makes writes to a closed socket or pipe fail instead of ending the process.
+pub(super) fn ignore_broken_pipes() {
+    // SAFETY: Ignoring a signal runs no code of this process.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
+/// Ends this process without running destructors and exit handlers, which belong to the program that `main` would run.
+pub(super) fn exit_now(code: c_int) -> ! {
+    // SAFETY: The call ends the process.
+    unsafe { libc::_exit(code) }
+}
+
+/// Removes a variable from the environment.
+///
+/// # Safety
+///
+/// The process must have a single thread.
+pub(super) unsafe fn remove_variable(name: &str) {
+    // SAFETY: The caller guarantees that no other thread reads the environment.
+    unsafe { std::env::remove_var(name) };
+}

@@ -1,0 +1,288 @@
+//! [`Worker`], a worker process as its server sees it.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+
+use super::frame::{Arrived, RemotePanic, ReplyBuffer, ReplyKind};
+use super::stderr_tail::StderrTail;
+use super::system::Ended;
+use super::wait::poll_until;
+use super::zygote_link::{ZygoteLink, with_stderr};
+use crate::debug::impl_debug;
+use crate::offload::process::codec;
+use crate::offload::process::error::{DeathParts, WorkerDeath, WorkerExit};
+
+/// How often the memory of a worker is checked while it runs a task.
+const MEMORY_CHECK: Duration = Duration::from_millis(100);
+/// How long a killed worker may take to end. The system needs less than a millisecond, unless a device does not answer.
+const END_LIMIT: Duration = Duration::from_secs(5);
+
+/// A worker that waits for a task, or runs one.
+///
+/// Dropping it kills all processes of the worker's group, and collects the worker.
+pub(super) struct Worker {
+    /// The identifier of the process and of its group.
+    pid: Pid,
+    /// Readable once the process has ended.
+    pidfd: OwnedFd,
+    /// Never blocks.
+    socket: OwnedFd,
+    stderr: StderrTail,
+    replies: ReplyBuffer,
+    zygote: Arc<ZygoteLink>,
+    is_collected: bool,
+    /// How many tasks the worker has run.
+    pub(super) tasks: u64,
+}
+
+/// What a worker may use for one task.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CallLimits {
+    pub(super) deadline: Option<Instant>,
+    /// In bytes.
+    pub(super) memory: Option<u64>,
+    /// The length of the greatest reply, in bytes.
+    pub(super) max_reply: usize,
+}
+
+/// How a call ended.
+#[derive(Debug)]
+pub(super) enum CallEnd {
+    /// The worker has sent a reply. The number is the length of its body.
+    Reply(ReplyKind, usize),
+    /// The worker had ended before it received anything.
+    NotStarted,
+    /// The worker ended, or closed its socket.
+    Died,
+    TimedOut,
+    OutOfMemory,
+    BadReply(&'static str),
+}
+
+impl Worker {
+    /// Starts a worker and waits until it is ready.
+    pub(super) fn start(zygote: Arc<ZygoteLink>, forwards_stderr: bool, limit: Duration) -> Result<Self, String> {
+        let deadline = Instant::now() + limit;
+        let mut worker = Self::fork(zygote, forwards_stderr).map_err(|error| error.to_string())?;
+        let limits = CallLimits { deadline: Some(deadline), memory: None, max_reply: 64 << 10 };
+        let why = match worker.call(&[], &limits) {
+            CallEnd::Reply(ReplyKind::Ready, length) => {
+                worker.replies.remove(length);
+                return Ok(worker);
+            }
+            CallEnd::Reply(ReplyKind::Panicked, length) => match worker.panic(length) {
+                Ok(panic) => format!("its initializer panicked: {}", panic.message),
+                Err(error) => error.to_string(),
+            },
+            CallEnd::TimedOut => "its initializer did not return in time".to_owned(),
+            other => {
+                let exit = worker.collect().map_or(WorkerExit::Unknown, |ended| ended.exit);
+                match other {
+                    CallEnd::BadReply(why) => format!("the worker sent a bad reply: {why}"),
+                    _ => format!("the worker died before it was ready: {exit}"),
+                }
+            }
+        };
+        worker.collect();
+        Err(with_stderr(why, &worker.stderr.take()))
+    }
+
+    fn fork(zygote: Arc<ZygoteLink>, forwards_stderr: bool) -> io::Result<Self> {
+        let (socket, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        let (stderr, writer) = StderrTail::new(forwards_stderr)?;
+        let pid = zygote.fork(&theirs, &writer)?;
+        // The zygote keeps the identifier until it is asked to collect the worker.
+        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(error) => {
+                let _ = kill_process_group(pid, Signal::KILL);
+                return Err(error.into());
+            }
+        };
+        let replies = ReplyBuffer::default();
+        Ok(Self { pid, pidfd, socket, stderr, replies, zygote, is_collected: false, tasks: 0 })
+    }
+
+    pub(super) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Returns `true` if the worker waits for a request, as far as the server can see.
+    pub(super) fn is_idle(&mut self) -> bool {
+        let mut events = [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&self.pidfd, PollFlags::IN)];
+        let is_quiet = poll_until(&mut events, Some(Instant::now())).unwrap_or(false);
+        // What the worker has written since its last task does not belong to the next one.
+        if is_quiet {
+            self.stderr.read();
+            self.stderr.forget();
+        }
+        is_quiet
+    }
+
+    /// Sends a request and waits for the reply.
+    pub(super) fn call(&mut self, request: &[u8], limits: &CallLimits) -> CallEnd {
+        match self.exchange(request, limits) {
+            Ok(end) => end,
+            Err(_) => CallEnd::Died,
+        }
+    }
+
+    fn exchange(&mut self, request: &[u8], limits: &CallLimits) -> io::Result<CallEnd> {
+        let mut unsent = request;
+        let mut next_check = limits.memory.map(|_| Instant::now() + MEMORY_CHECK);
+        loop {
+            if !unsent.is_empty() {
+                match send(&self.socket, unsent, SendFlags::NOSIGNAL) {
+                    Ok(length) => unsent = &unsent[length..],
+                    Err(Errno::AGAIN | Errno::INTR) => {}
+                    Err(_) if unsent.len() == request.len() => return Ok(CallEnd::NotStarted),
+                    // The worker has ended, or has replied without reading all arguments, which is checked below.
+                    Err(_) => unsent = &[],
+                }
+            }
+            let wait_until = [limits.deadline, next_check].into_iter().flatten().min();
+            let Ready { socket, stderr, process } = self.wait(!unsent.is_empty(), wait_until)?;
+            if stderr {
+                self.stderr.read();
+            }
+            if socket || process {
+                let is_closed = self.receive(limits.max_reply)?;
+                match self.replies.first(limits.max_reply) {
+                    Arrived::All(..) if !unsent.is_empty() => {
+                        return Ok(CallEnd::BadReply("it came before the worker had read the request"));
+                    }
+                    Arrived::All(kind, length) => return Ok(CallEnd::Reply(kind, length)),
+                    Arrived::Bad(why) => return Ok(CallEnd::BadReply(why)),
+                    Arrived::Part if is_closed || process => return Ok(CallEnd::Died),
+                    Arrived::Part => {}
+                }
+            }
+            let now = Instant::now();
+            if limits.deadline.is_some_and(|deadline| deadline <= now) {
+                return Ok(CallEnd::TimedOut);
+            }
+            if next_check.is_some_and(|at| at <= now) {
+                if self.resident_memory().zip(limits.memory).is_some_and(|(resident, limit)| resident > limit) {
+                    return Ok(CallEnd::OutOfMemory);
+                }
+                next_check = Some(now + MEMORY_CHECK);
+            }
+        }
+    }
+
+    fn wait(&self, writes: bool, until: Option<Instant>) -> io::Result<Ready> {
+        let interest = if writes { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+        let socket = PollFd::new(&self.socket, interest);
+        let process = PollFd::new(&self.pidfd, PollFlags::IN);
+        let is_ready = |event: &PollFd<'_>| !event.revents().is_empty();
+        let is_readable = |event: &PollFd<'_>| event.revents().intersects(!PollFlags::OUT);
+        match self.stderr.pipe() {
+            Some(pipe) => {
+                let mut events = [socket, process, PollFd::from_borrowed_fd(pipe, PollFlags::IN)];
+                poll_until(&mut events, until)?;
+                Ok(Ready {
+                    socket: is_readable(&events[0]),
+                    process: is_ready(&events[1]),
+                    stderr: is_ready(&events[2]),
+                })
+            }
+            None => {
+                let mut events = [socket, process];
+                poll_until(&mut events, until)?;
+                Ok(Ready { socket: is_readable(&events[0]), process: is_ready(&events[1]), stderr: false })
+            }
+        }
+    }
+
+    /// Receives until the first reply is complete or bad, or there are no more bytes. Returns `true` if the worker has
+    /// closed its socket.
+    fn receive(&mut self, max_reply: usize) -> io::Result<bool> {
+        while self.replies.first(max_reply) == Arrived::Part {
+            match recv(&self.socket, self.replies.space(), RecvFlags::empty()) {
+                Ok((0, _)) | Err(Errno::CONNRESET) => return Ok(true),
+                Ok((length, _)) => self.replies.advance(length),
+                Err(Errno::AGAIN) => return Ok(false),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Returns the body of a complete reply.
+    pub(super) fn body(&self, length: usize) -> &[u8] {
+        self.replies.body(length)
+    }
+
+    /// Returns the panic of a complete reply.
+    pub(super) fn panic(&self, length: usize) -> postcard::Result<RemotePanic> {
+        codec::decode(self.replies.body(length))
+    }
+
+    /// Prepares the worker for the next task. Returns `false` if the worker has sent more than one reply.
+    pub(super) fn finish_call(&mut self, length: usize) -> bool {
+        self.tasks += 1;
+        self.replies.remove(length);
+        !self.replies.has_rest()
+    }
+
+    /// Returns how much physical memory the worker uses, in bytes.
+    pub(super) fn resident_memory(&self) -> Option<u64> {
+        let statm = fs::read_to_string(format!("/proc/{}/statm", self.pid.as_raw_pid())).ok()?;
+        let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+        Some(pages.saturating_mul(rustix::param::page_size() as u64))
+    }
+
+    /// Kills the worker, unless it has ended by itself, and returns how it ended.
+    pub(super) fn end(&mut self, ran_for: Duration) -> WorkerDeath {
+        let ended = self.collect();
+        WorkerDeath::new(DeathParts {
+            exit: ended.map_or(WorkerExit::Unknown, |ended| ended.exit),
+            ran_for,
+            peak_memory: ended.map(|ended| ended.peak_memory),
+            stderr: self.stderr.take(),
+        })
+    }
+
+    /// Returns `true` if the worker has ended since the system refused memory.
+    pub(super) fn is_out_of_memory(&self, death: &WorkerDeath) -> bool {
+        death.exit() == WorkerExit::Signal(libc::SIGABRT) && self.stderr.is_out_of_memory()
+    }
+
+    /// Kills all processes of the worker's group, and collects the worker. Returns `None` if that was done before, or
+    /// if the worker does not end.
+    fn collect(&mut self) -> Option<Ended> {
+        if self.is_collected {
+            return None;
+        }
+        self.is_collected = true;
+        let _ = kill_process_group(self.pid, Signal::KILL);
+        let mut events = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        let _ = poll_until(&mut events, Some(Instant::now() + END_LIMIT));
+        self.zygote.try_reap(self.pid).ok().flatten()
+    }
+}
+
+/// Which descriptors are ready.
+struct Ready {
+    socket: bool,
+    stderr: bool,
+    process: bool,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.collect();
+    }
+}
+
+impl_debug!(Worker |this| { pid: this.pid.as_raw_pid(), tasks: this.tasks, .. });

@@ -1,0 +1,264 @@
+//! [`WorkerSet`], the workers of a pool, and how a task gets one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::boot;
+use super::channel::WorkerSettings;
+use super::frame::{ReplyKind, RequestHeader};
+use super::image;
+use super::kill_switch::KillSwitch;
+use super::worker::{CallEnd, CallLimits, Worker};
+use super::zygote_link::ZygoteLink;
+use crate::debug::impl_debug;
+use crate::offload::error::OffloadErrorKind;
+use crate::offload::process::error::{ProcessError, WorkerDeath};
+use crate::offload::process::function::Function;
+use crate::offload::process::settings::ProcessSettings;
+use crate::offload::process::stats::WorkerCounts;
+use crate::panic::Panic;
+use crate::sync::{Mutex, lock};
+
+/// How many times in a row a task tries to start a worker.
+const START_ATTEMPTS: u32 = 3;
+
+/// The workers of a pool.
+pub(in crate::offload::process) struct WorkerSet {
+    settings: ProcessSettings,
+    worker_settings: WorkerSettings,
+    /// Locked while a zygote starts, so that one is started for all tasks that need it.
+    zygote: Mutex<Option<Arc<ZygoteLink>>>,
+    state: Mutex<SetState>,
+    started: AtomicU64,
+    died: AtomicU64,
+    killed: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct SetState {
+    /// The worker that was used last is the last one: it is used again first, while its memory is in the caches.
+    idle: Vec<Worker>,
+    busy: usize,
+    is_closed: bool,
+}
+
+/// One task, as bytes.
+pub(in crate::offload::process) struct Call<'a> {
+    pub(in crate::offload::process) function: Function,
+    pub(in crate::offload::process) label: &'a str,
+    pub(in crate::offload::process) deadline: Option<Instant>,
+}
+
+impl WorkerSet {
+    /// Returns why this process cannot have workers, if it cannot.
+    pub(in crate::offload::process) fn check_support() -> Result<(), (&'static str, &'static str)> {
+        if boot::is_prepared() {
+            return Ok(());
+        }
+        let advice = "call onelane::offload::process::worker_guard() first in main, or enable the feature \
+                      `process-constructor`: otherwise a worker would run main";
+        Err(("worker_guard", advice))
+    }
+
+    pub(in crate::offload::process) fn new(settings: ProcessSettings) -> Self {
+        let worker_settings = WorkerSettings {
+            initializer: settings.initializer.map(|initializer| Function::of_initializer(initializer).to_bytes()),
+            memory_limit: settings.memory_limit,
+            name: settings.name.clone().into_owned(),
+        };
+        Self {
+            settings,
+            worker_settings,
+            zygote: Mutex::default(),
+            state: Mutex::default(),
+            started: AtomicU64::new(0),
+            died: AtomicU64::new(0),
+            killed: AtomicU64::new(0),
+        }
+    }
+
+    /// Runs a task in a worker, and waits for it on this thread. `encode` appends the arguments, and `decode` reads the
+    /// result.
+    pub(in crate::offload::process) fn run<R>(
+        &self,
+        call: &Call<'_>,
+        encode: impl FnOnce(&mut Vec<u8>) -> postcard::Result<()>,
+        decode: impl FnOnce(&[u8]) -> postcard::Result<R>,
+        switch: &KillSwitch,
+    ) -> Result<R, ProcessError> {
+        if !call.function.addresses().into_iter().all(image::contains) {
+            return Err(ProcessError::ForeignFunction);
+        }
+        let mut request = vec![0; RequestHeader::LENGTH];
+        request.extend(call.label.as_bytes());
+        encode(&mut request).map_err(|error| ProcessError::Codec(format!("encoding the arguments failed: {error}")))?;
+        let mut attempts = 0;
+        loop {
+            let mut worker = self.take()?;
+            if !switch.arm(worker.pid()) {
+                self.put_back(worker);
+                return Err(ProcessError::NotStarted(OffloadErrorKind::Cancelled.into()));
+            }
+            write_header(&mut request, call);
+            let limits = CallLimits {
+                deadline: call.deadline,
+                memory: self.settings.memory_limit,
+                max_reply: self.settings.max_reply,
+            };
+            let started = Instant::now();
+            let end = worker.call(&request, &limits);
+            let is_cancelled = switch.disarm();
+            let (kind, length) = match end {
+                CallEnd::Reply(kind, length) => (kind, length),
+                // The worker was ended from outside while it was idle.
+                CallEnd::NotStarted if attempts < START_ATTEMPTS && !is_cancelled => {
+                    attempts += 1;
+                    self.end(&mut worker, started.elapsed());
+                    continue;
+                }
+                other => {
+                    let death = self.end(&mut worker, started.elapsed());
+                    let is_out_of_memory = limits.memory.is_some() && worker.is_out_of_memory(&death);
+                    let end = if is_out_of_memory { &CallEnd::OutOfMemory } else { &other };
+                    return Err(self.failure(end, is_cancelled, death));
+                }
+            };
+            let result = match kind {
+                ReplyKind::Done => decode(worker.body(length))
+                    .map_err(|error| ProcessError::Codec(format!("decoding the result failed: {error}"))),
+                ReplyKind::Panicked => Err(match worker.panic(length) {
+                    Ok(panic) => ProcessError::Panicked(Panic::remote(&panic.message, panic.location.as_deref())),
+                    Err(error) => ProcessError::Codec(format!("decoding a panic failed: {error}")),
+                }),
+                ReplyKind::Codec => Err(ProcessError::Codec(String::from_utf8_lossy(worker.body(length)).into_owned())),
+                ReplyKind::Ready => {
+                    let death = self.end(&mut worker, started.elapsed());
+                    return Err(ProcessError::BadReply { reason: "it answers no request", death });
+                }
+            };
+            let is_clean = worker.finish_call(length);
+            if is_cancelled || !is_clean || self.is_used_up(&worker) {
+                self.end(&mut worker, started.elapsed());
+            } else {
+                self.put_back(worker);
+            }
+            return result;
+        }
+    }
+
+    /// Returns the error of a task whose worker has ended.
+    fn failure(&self, end: &CallEnd, is_cancelled: bool, death: WorkerDeath) -> ProcessError {
+        let counter = if matches!(end, CallEnd::Died) && !is_cancelled { &self.died } else { &self.killed };
+        counter.fetch_add(1, Ordering::Relaxed);
+        match end {
+            _ if is_cancelled => ProcessError::Cancelled(death),
+            CallEnd::TimedOut => ProcessError::Timeout(death),
+            CallEnd::OutOfMemory => ProcessError::MemoryLimit(death),
+            CallEnd::BadReply(reason) => ProcessError::BadReply { reason, death },
+            CallEnd::Died | CallEnd::NotStarted | CallEnd::Reply(..) => ProcessError::WorkerDied(death),
+        }
+    }
+
+    /// Takes an idle worker, or starts one.
+    fn take(&self) -> Result<Worker, ProcessError> {
+        loop {
+            let mut state = lock(&self.state);
+            let Some(mut worker) = state.idle.pop() else {
+                state.busy += 1;
+                break;
+            };
+            state.busy += 1;
+            drop(state);
+            if worker.is_idle() {
+                return Ok(worker);
+            }
+            self.died.fetch_add(1, Ordering::Relaxed);
+            self.end(&mut worker, Duration::ZERO);
+        }
+        self.start().inspect_err(|_| lock(&self.state).busy -= 1)
+    }
+
+    fn start(&self) -> Result<Worker, ProcessError> {
+        let mut reason = String::new();
+        for _ in 0..START_ATTEMPTS {
+            let worker = self
+                .zygote()
+                .and_then(|zygote| Worker::start(zygote, self.settings.forwards_stderr, self.settings.start_timeout));
+            match worker {
+                Ok(worker) => {
+                    self.started.fetch_add(1, Ordering::Relaxed);
+                    return Ok(worker);
+                }
+                Err(why) => reason = why,
+            }
+        }
+        Err(ProcessError::NoWorker { attempts: START_ATTEMPTS, reason })
+    }
+
+    /// Returns the zygote, which is started if there is none.
+    fn zygote(&self) -> Result<Arc<ZygoteLink>, String> {
+        let mut zygote = lock(&self.zygote);
+        if let Some(zygote) = zygote.as_ref().filter(|zygote| !zygote.is_broken()) {
+            return Ok(Arc::clone(zygote));
+        }
+        let ProcessSettings { clears_environment, start_timeout, .. } = self.settings;
+        let started = Arc::new(ZygoteLink::start(&self.worker_settings, clears_environment, start_timeout)?);
+        *zygote = Some(Arc::clone(&started));
+        Ok(started)
+    }
+
+    /// Returns `true` if the worker is to be replaced.
+    fn is_used_up(&self, worker: &Worker) -> bool {
+        self.settings.max_tasks_per_worker.is_some_and(|max_tasks| worker.tasks >= max_tasks)
+    }
+
+    fn put_back(&self, worker: Worker) {
+        let mut state = lock(&self.state);
+        state.busy -= 1;
+        if !state.is_closed {
+            return state.idle.push(worker);
+        }
+        drop(state);
+        drop(worker);
+    }
+
+    fn end(&self, worker: &mut Worker, ran_for: Duration) -> WorkerDeath {
+        let death = worker.end(ran_for);
+        lock(&self.state).busy -= 1;
+        death
+    }
+
+    /// Ends idle workers now, and the others after their tasks.
+    pub(in crate::offload::process) fn close(&self) {
+        let mut state = lock(&self.state);
+        state.is_closed = true;
+        let idle = std::mem::take(&mut state.idle);
+        drop(state);
+        drop(idle);
+    }
+
+    pub(in crate::offload::process) fn counts(&self) -> WorkerCounts {
+        let state = lock(&self.state);
+        WorkerCounts {
+            idle: state.idle.len(),
+            busy: state.busy,
+            started: self.started.load(Ordering::Relaxed),
+            died: self.died.load(Ordering::Relaxed),
+            killed: self.killed.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Writes the header to its place at the start of a request.
+fn write_header(request: &mut [u8], call: &Call<'_>) {
+    let header = RequestHeader {
+        function: call.function.to_bytes(),
+        budget: call.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())),
+        label_length: u32::try_from(call.label.len()).unwrap_or(u32::MAX),
+        arguments_length: (request.len() - RequestHeader::LENGTH - call.label.len()) as u64,
+    };
+    request[..RequestHeader::LENGTH].copy_from_slice(&header.to_bytes());
+}
+
+impl_debug!(WorkerSet |this| { settings: this.settings, counts: this.counts(), .. });

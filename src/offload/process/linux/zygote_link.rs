@@ -1,0 +1,152 @@
+//! [`ZygoteLink`], a server's side of its zygote.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::Pid;
+
+use super::boot::{VARIABLE, VARIABLE_VALUE};
+use super::channel::{Answer, Channel, Command, WorkerSettings};
+use super::stderr_tail::StderrTail;
+use super::system::Ended;
+use super::wait::poll_until;
+use crate::sync::{Mutex, lock};
+
+/// This process's executable file, also if its path was deleted or has got another file.
+const EXECUTABLE: &str = "/proc/self/exe";
+
+/// A zygote that is running. Dropping it ends the zygote, and with it the workers that are left.
+#[derive(Debug)]
+pub(super) struct ZygoteLink {
+    channel: Mutex<Channel>,
+    process: Child,
+    /// An exchange has failed: the zygote has ended.
+    is_broken: AtomicBool,
+}
+
+impl ZygoteLink {
+    /// Starts a zygote.
+    pub(super) fn start(settings: &WorkerSettings, clears_environment: bool, limit: Duration) -> Result<Self, String> {
+        let deadline = Instant::now() + limit;
+        let started =
+            Self::execute(settings, clears_environment).map_err(|error| format!("starting a process failed: {error}"));
+        let (link, mut stderr) = started?;
+        match link.wait_until_ready(&mut stderr, deadline) {
+            Ok(()) => {}
+            Err(why) => {
+                drop(link);
+                return Err(with_stderr(why, &stderr.take()));
+            }
+        }
+        let configure = Command::Configure(settings.clone());
+        lock(&link.channel).send(&configure, &[]).map_err(|error| error.to_string())?;
+        Ok(link)
+    }
+
+    fn execute(settings: &WorkerSettings, clears_environment: bool) -> io::Result<(Self, StderrTail)> {
+        let (channel, theirs) = Channel::pair()?;
+        let (stderr, writer) = StderrTail::new(false)?;
+        let mut command = std::process::Command::new(EXECUTABLE);
+        if clears_environment {
+            command.env_clear();
+        }
+        // The zygote is in a process group of its own, so that Ctrl-C in a terminal reaches only the server, which
+        // drains its pools. There is no `pre_exec` here: it would make the standard library fork this process.
+        command.arg0(format!("{}: process pool", settings.name)).env(VARIABLE, VARIABLE_VALUE).process_group(0);
+        command.stdin(Stdio::from(theirs)).stdout(Stdio::inherit()).stderr(Stdio::from(writer));
+        let process = command.spawn()?;
+        Ok((Self { channel: Mutex::new(channel), process, is_broken: AtomicBool::new(false) }, stderr))
+    }
+
+    /// Waits until the zygote reports that it is ready, and compares its executable file with this process's.
+    fn wait_until_ready(&self, stderr: &mut StderrTail, deadline: Instant) -> Result<(), String> {
+        let channel = lock(&self.channel);
+        loop {
+            let mut events = vec![PollFd::new(&*channel, PollFlags::IN)];
+            let pipe = stderr.pipe();
+            events.extend(pipe.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+            let is_late = poll_until(&mut events, Some(deadline)).map_err(|error| error.to_string())?;
+            let is_answered = !events[0].revents().is_empty();
+            drop(events);
+            stderr.read();
+            if is_answered {
+                break;
+            }
+            if is_late {
+                return Err("the program did not become a worker in time: call worker_guard() first in main".to_owned());
+            }
+        }
+        let own = rustix::fs::stat(EXECUTABLE).map_err(|error| error.to_string())?;
+        match channel.receive::<Answer>() {
+            Ok(Some((Answer::Ready { device, inode }, _))) if (device, inode) == (own.st_dev, own.st_ino) => Ok(()),
+            Ok(Some((Answer::Ready { .. }, _))) => {
+                Err("the system executed another file than this program's".to_owned())
+            }
+            Ok(Some((other, _))) => Err(format!("the program answered {other:?}")),
+            Ok(None) => Err("the program ended before it became a worker".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Returns `true` if the zygote has ended.
+    pub(super) fn is_broken(&self) -> bool {
+        self.is_broken.load(Ordering::Relaxed)
+    }
+
+    /// Forks a worker, which gets its socket and its standard error.
+    pub(super) fn fork(&self, socket: &OwnedFd, stderr: &OwnedFd) -> io::Result<Pid> {
+        match self.exchange(&Command::Fork, &[socket.as_fd(), stderr.as_fd()])? {
+            Answer::Forked(pid) => Pid::from_raw(pid).ok_or_else(|| unexpected(&Answer::Forked(pid))),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Collects a worker. Returns `None` if the worker has not ended.
+    pub(super) fn try_reap(&self, pid: Pid) -> io::Result<Option<Ended>> {
+        match self.exchange(&Command::Reap(pid.as_raw_pid()), &[])? {
+            Answer::Running => Ok(None),
+            answer @ Answer::Ended { .. } => Ok(answer.into_ended()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn exchange(&self, command: &Command, descriptors: &[std::os::fd::BorrowedFd<'_>]) -> io::Result<Answer> {
+        let channel = lock(&self.channel);
+        let answer = channel.send(command, descriptors).and_then(|()| channel.receive());
+        match answer {
+            Ok(Some((answer, _))) => Ok(answer),
+            other => {
+                self.is_broken.store(true, Ordering::Relaxed);
+                Err(other.err().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into()))
+            }
+        }
+    }
+}
+
+impl Drop for ZygoteLink {
+    fn drop(&mut self) {
+        // The server has killed the groups of all workers before. The zygote may be stopped, so it is not asked.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn unexpected(answer: &Answer) -> io::Error {
+    match answer {
+        Answer::Failed(why) => io::Error::other(why.clone()),
+        other => io::Error::other(format!("unexpected answer {other:?}")),
+    }
+}
+
+/// Adds what a process has written to its standard error to the reason why it is of no use.
+pub(super) fn with_stderr(why: String, stderr: &str) -> String {
+    match stderr.trim_end() {
+        "" => why,
+        stderr => format!("{why}; it wrote: {stderr}"),
+    }
+}

@@ -1,0 +1,80 @@
+//! Work in other processes: what a thread can't give is an end to code that crashes, hangs or takes all memory.
+//!
+//! | for | use |
+//! |---|---|
+//! | code that may crash, loop for ever, or allocate without end | [`ProcessPool::run`] |
+//! | the same with a label, a priority, time limits | [`ProcessPool::task`] |
+//! | computations that do none of that | [`run_cpu`](crate::run_cpu), which is ten times as fast |
+//! | work that survives the end of the server | a queue of jobs in a database |
+//!
+//! # Behaviour
+//!
+//! | when | then |
+//! |---|---|
+//! | a task crashes, or calls `exit` | it fails with [`WorkerDied`](ProcessError::WorkerDied); other tasks continue |
+//! | a task panics | [`Panicked`](ProcessError::Panicked), with message and location; its worker continues |
+//! | a task exceeds its `timeout` | its worker is killed with all processes that it has started |
+//! | a task needs too much memory | [`MemoryLimit`](ProcessError::MemoryLimit) |
+//! | the caller drops a task that has not started | its function is never called |
+//! | the caller drops a running task | its worker is killed, unless the task is [shielded](ProcessTask::shield) |
+//! | the server ends, in whatever way | the workers are killed |
+//! | the pool is closed | queued tasks fail, running ones continue |
+//!
+//! # What a function may do
+//!
+//! A worker runs the same executable file as the server, but never `main`: no variable has the value that `main` has
+//! given it, no thread of the server is there, no file is open, and there is no tokio runtime and no `tracing`
+//! subscriber. A function gets what it needs as arguments, or from the [initializer](ProcessPoolBuilder::initializer).
+//! The worker keeps its statics from task to task.
+//!
+//! A worker shares nothing with the server but its working directory, its environment variables and its standard
+//! output. So a guard or a limiter of the server is another one in the worker. The worker survives `SIGTERM` and
+//! `SIGINT`, which a terminal or a supervisor may send to all processes, so that the server can drain.
+//!
+//! The arguments and the result are converted to bytes with [postcard](https://docs.rs/postcard), which has no
+//! `#[serde(flatten)]` and no `#[serde(untagged)]`. Use [`Bytes`](https://docs.rs/bytes) for bytes: a `Vec<u8>` is
+//! converted one byte at a time.
+//!
+//! [`TaskContext::current`](crate::offload::TaskContext::current) works in a worker too: it returns the label and the
+//! deadline of the task.
+
+mod builder;
+mod codec;
+mod error;
+mod function;
+mod future;
+#[cfg(target_os = "linux")]
+mod linux;
+mod managed;
+mod pool;
+mod settings;
+mod stats;
+mod task;
+#[cfg(not(target_os = "linux"))]
+mod unsupported;
+
+#[cfg(target_os = "linux")]
+use self::linux as platform;
+#[cfg(not(target_os = "linux"))]
+use self::unsupported as platform;
+
+pub use self::builder::ProcessPoolBuilder;
+pub use self::error::{ProcessError, WorkerDeath, WorkerExit};
+pub use self::future::{ProcessFuture, ProcessHandle};
+pub use self::pool::ProcessPool;
+pub use self::stats::{ProcessStats, WorkerCounts};
+pub use self::task::ProcessTask;
+
+/// Turns this process into a worker if a [`ProcessPool`] has started it as one, and returns otherwise.
+///
+/// With the feature `process-constructor`, which is on by default, workers need no call: they begin before `main`.
+/// Without the feature, this function must be the first one that `main` calls: what comes before it would also run in
+/// each worker. [`build`](ProcessPoolBuilder::build) fails if it was not called.
+///
+/// ```
+/// onelane::offload::process::worker_guard();
+/// // The server starts here.
+/// ```
+pub fn worker_guard() {
+    platform::worker_guard();
+}

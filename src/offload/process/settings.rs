@@ -1,0 +1,33 @@
+//! [`ProcessSettings`], what a process pool was configured with.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+#[derive(Clone, Debug)]
+pub(super) struct ProcessSettings {
+    pub(super) name: Cow<'static, str>,
+    pub(super) timeout: Option<Duration>,
+    pub(super) start_timeout: Duration,
+    pub(super) initializer: Option<fn()>,
+    pub(super) memory_limit: Option<u64>,
+    pub(super) max_tasks_per_worker: Option<u64>,
+    pub(super) max_reply: usize,
+    pub(super) forwards_stderr: bool,
+    pub(super) clears_environment: bool,
+}
+
+impl ProcessSettings {
+    pub(super) fn new(name: Cow<'static, str>) -> Self {
+        Self {
+            name,
+            timeout: None,
+            start_timeout: Duration::from_secs(10),
+            initializer: None,
+            memory_limit: None,
+            max_tasks_per_worker: None,
+            max_reply: 256 << 20,
+            forwards_stderr: true,
+            clears_environment: false,
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! [`ProcessTask`], work for a process pool with its options.
+
+use std::borrow::Cow;
+use std::future::IntoFuture;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::codec;
+use super::error::ProcessError;
+use super::function::Function;
+use super::future::{ProcessFuture, ProcessHandle};
+use super::platform::{Call, KillSwitch};
+use super::pool::ProcessPool;
+use crate::debug::impl_debug;
+use crate::offload::job::{CallerContext, Priority, TaskContext};
+use crate::offload::task::Task;
+
+/// Work for a [`ProcessPool`] that is not submitted yet. Awaiting it submits it and waits for the result;
+/// [`start`](Self::start) only submits it.
+///
+/// # Examples
+///
+/// ```
+/// use onelane::{ProcessError, ProcessPool};
+/// use std::time::Duration;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let pool = ProcessPool::new("loops");
+/// let forever = |()| loop {
+///     std::hint::spin_loop();
+/// };
+/// let error = pool.task::<(), ()>(forever, ()).label("loop").timeout(Duration::from_millis(50)).await.unwrap_err();
+/// assert!(matches!(error, ProcessError::Timeout(_)), "{error}");
+/// # }
+/// ```
+#[must_use = "a task does nothing unless it is awaited or started"]
+pub struct ProcessTask<A, R> {
+    pool: ProcessPool,
+    function: fn(A) -> R,
+    arguments: A,
+    caller: CallerContext,
+    label: Option<Cow<'static, str>>,
+    priority: Priority,
+    max_wait: Option<Duration>,
+    timeout: Option<Duration>,
+    is_shielded: bool,
+}
+
+impl<A, R> ProcessTask<A, R> {
+    pub(super) fn new(pool: &ProcessPool, function: fn(A) -> R, arguments: A) -> Self {
+        Self::with_caller(pool, function, arguments, CallerContext::capture())
+    }
+
+    /// Creates a task that runs in a context that was captured before.
+    pub(crate) fn with_caller(pool: &ProcessPool, function: fn(A) -> R, arguments: A, caller: CallerContext) -> Self {
+        Self {
+            function,
+            arguments,
+            caller,
+            label: None,
+            priority: Priority::Normal,
+            max_wait: None,
+            timeout: pool.settings().timeout,
+            is_shielded: false,
+            pool: pool.clone(),
+        }
+    }
+
+    /// Sets a name for the task in [statistics](crate::offload::PoolStats::tasks) and errors. The worker finds it in its
+    /// [`TaskContext`](TaskContext::label).
+    pub fn label(mut self, label: impl Into<Cow<'static, str>>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// Sets the order relative to other queued tasks. Default: [`Priority::Normal`].
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Limits how long the task waits for a worker. After that it fails with
+    /// [`NotStarted`](ProcessError::NotStarted). Needs a runtime whose timers are enabled. Default: the limit of the
+    /// pool.
+    pub fn max_wait(mut self, limit: Duration) -> Self {
+        self.max_wait = Some(limit);
+        self
+    }
+
+    /// Limits how long the task takes, with its time in the queue. A task that has not started until then fails with
+    /// [`NotStarted`](ProcessError::NotStarted). The worker of a running one is killed with all processes that it has
+    /// started, and the task fails with [`Timeout`](ProcessError::Timeout) once they have ended. Needs a runtime whose
+    /// timers are enabled. Default: the limit of the pool.
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = Some(limit);
+        self
+    }
+
+    /// Lets the task run even if its caller drops it: once the task is submitted, dropping the future or the handle
+    /// neither removes it from the queue nor kills its worker.
+    pub fn shield(mut self) -> Self {
+        self.is_shielded = true;
+        self
+    }
+}
+
+impl<A, R> ProcessTask<A, R>
+where
+    A: Serialize + DeserializeOwned + Send + 'static,
+    R: Serialize + DeserializeOwned + Send + 'static,
+{
+    /// Submits the task immediately, without waiting for the result.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`NotStarted`](ProcessError::NotStarted) if the pool is full or closed, or if there is no runtime for a
+    /// time limit.
+    pub fn start(self) -> Result<ProcessHandle<R>, ProcessError> {
+        let Self { pool, function, arguments, caller, label, priority, max_wait, timeout, is_shielded } = self;
+        let switch = Arc::new(KillSwitch::default());
+        let deadline = timeout.and_then(|limit| Instant::now().checked_add(limit));
+        let work = {
+            let (workers, switch) = (Arc::clone(pool.workers()), Arc::clone(&switch));
+            let function = Function::new(function);
+            move |cx: &TaskContext| {
+                let call = Call { function, label: cx.label().unwrap_or_default(), deadline };
+                workers.run(&call, |output| codec::encode(&arguments, output), |bytes| codec::decode(bytes), &switch)
+            }
+        };
+        let mut task = Task::with_caller(pool.threads().parts(), work, caller).priority(priority);
+        let max_wait = max_wait.or(task.max_wait);
+        let is_timeout_first = timeout.is_some_and(|timeout| max_wait.is_none_or(|max_wait| timeout < max_wait));
+        if let Some(limit) = max_wait.into_iter().chain(timeout).min() {
+            task = task.max_wait(limit);
+        }
+        if let Some(label) = label {
+            task = task.label(label);
+        }
+        if is_shielded {
+            task = task.shield();
+        }
+        let handle = task.start().map_err(ProcessError::NotStarted)?;
+        Ok(ProcessHandle::new(handle, switch, is_shielded, is_timeout_first))
+    }
+}
+
+impl<A, R> IntoFuture for ProcessTask<A, R>
+where
+    A: Serialize + DeserializeOwned + Send + 'static,
+    R: Serialize + DeserializeOwned + Send + 'static,
+{
+    type Output = Result<R, ProcessError>;
+    type IntoFuture = ProcessFuture<A, R>;
+
+    fn into_future(self) -> ProcessFuture<A, R> {
+        ProcessFuture::new(self)
+    }
+}
+
+impl_debug!([A, R] ProcessTask<A, R> |this| {
+    pool: this.pool.name(), label: this.label, priority: this.priority, timeout: this.timeout, ..
+});

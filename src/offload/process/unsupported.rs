@@ -1,0 +1,57 @@
+//! What stands for worker processes where the crate has none.
+
+use std::convert::Infallible;
+use std::time::Instant;
+
+use super::error::ProcessError;
+use super::function::Function;
+use super::settings::ProcessSettings;
+use super::stats::WorkerCounts;
+
+pub(super) fn worker_guard() {}
+
+/// Never needed: no pool is built.
+#[derive(Debug, Default)]
+pub(super) struct KillSwitch;
+
+impl KillSwitch {
+    pub(super) fn fire(&self) {}
+}
+
+pub(super) struct Call<'a> {
+    pub(super) function: Function,
+    pub(super) label: &'a str,
+    pub(super) deadline: Option<Instant>,
+}
+
+/// Has no value.
+#[derive(Debug)]
+pub(super) struct WorkerSet(Infallible);
+
+impl WorkerSet {
+    pub(super) fn check_support() -> Result<(), (&'static str, &'static str)> {
+        Err(("process", "process pools need Linux: use a CpuPool on this system"))
+    }
+
+    pub(super) fn new(_: ProcessSettings) -> Self {
+        unreachable!("check_support() has returned an error before")
+    }
+
+    pub(super) fn run<R>(
+        &self,
+        _: &Call<'_>,
+        _: impl FnOnce(&mut Vec<u8>) -> postcard::Result<()>,
+        _: impl FnOnce(&[u8]) -> postcard::Result<R>,
+        _: &KillSwitch,
+    ) -> Result<R, ProcessError> {
+        match self.0 {}
+    }
+
+    pub(super) fn close(&self) {
+        match self.0 {}
+    }
+
+    pub(super) fn counts(&self) -> WorkerCounts {
+        match self.0 {}
+    }
+}

@@ -1,0 +1,166 @@
+//! What may be called, and with what.
+
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+use onelane::offload::process::WorkerCounts;
+use onelane::offload::{OffloadErrorKind, TaskContext};
+use onelane::{ProcessError, ProcessPool};
+use serde::{Deserialize, Serialize};
+use support::runtimes::current_thread;
+
+use crate::work::{add, echo, pid, sum};
+
+#[tokio::test]
+async fn functions_closures_and_generic_functions_are_called() {
+    let pool = ProcessPool::builder("calls").workers(1).build();
+    assert_eq!(pool.run(add, (2, 3)).await.unwrap(), 5);
+    assert_eq!(pool.run(sum::<u64>, vec![1, 2, 3]).await.unwrap(), 6);
+    assert!((pool.run(sum::<f64>, vec![0.5, 0.25]).await.unwrap() - 0.75).abs() < f64::EPSILON);
+    assert_eq!(pool.run(|word: String| word.to_uppercase(), "quiet".to_owned()).await.unwrap(), "QUIET");
+    assert_ne!(pool.run(pid, ()).await.unwrap(), pid(()));
+    let WorkerCounts { idle, busy, started, .. } = pool.stats().workers;
+    assert_eq!((idle, busy, started), (1, 0, 1), "one worker runs one task after the other");
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Shape {
+    Circle { radius: f64 },
+    Named(BTreeMap<String, Option<Vec<char>>>),
+    Nothing,
+}
+
+#[tokio::test]
+async fn values_of_many_types_survive_both_ways() {
+    let pool = ProcessPool::builder("values").workers(1).build();
+    let named = BTreeMap::from([("a".to_owned(), None), ("b".to_owned(), Some(vec!['é', '\0']))]);
+    for shape in [Shape::Circle { radius: f64::MIN_POSITIVE }, Shape::Named(named), Shape::Nothing] {
+        assert_eq!(pool.run(|shape: Shape| shape, shape.clone()).await.unwrap(), shape);
+    }
+    type Outcome = Result<u8, String>;
+    let outcome = pool.run(|fails: bool| -> Outcome { if fails { Err("no".to_owned()) } else { Ok(1) } }, true);
+    assert_eq!(outcome.await.unwrap(), Err("no".to_owned()));
+}
+
+#[tokio::test]
+async fn large_values_survive_both_ways() {
+    let pool = ProcessPool::builder("large").workers(1).build();
+    for length in [0, 1, 4_087, 4_088, 65_536, 1 << 20, 40 << 20] {
+        let bytes: Bytes = (0..length).map(|index: usize| (index % 251) as u8).collect::<Vec<_>>().into();
+        assert!(pool.run(echo, bytes.clone()).await.unwrap() == bytes, "{length} bytes");
+    }
+    assert_eq!(pool.stats().workers.started, 1);
+}
+
+#[derive(Debug)]
+struct Unreadable;
+
+impl Serialize for Unreadable {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u8(1)
+    }
+}
+
+impl<'de> Deserialize<'de> for Unreadable {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(serde::de::Error::custom("never"))
+    }
+}
+
+#[derive(Debug)]
+struct Panicking;
+
+impl Serialize for Panicking {
+    fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        panic!("serializing panics")
+    }
+}
+
+impl<'de> Deserialize<'de> for Panicking {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Ok(Self)
+    }
+}
+
+#[tokio::test]
+async fn values_that_cannot_be_converted_fail_their_task_and_no_other() {
+    let pool = ProcessPool::builder("codec").workers(1).build();
+    let text = |error: ProcessError| error.to_string();
+    let error = pool.run(|_: Unreadable| 1_u8, Unreadable).await.map_err(text).unwrap_err();
+    assert!(error.contains("decoding the arguments failed"), "{error}");
+    let error = pool.run(|(): ()| Unreadable, ()).await.map_err(text).unwrap_err();
+    assert!(error.contains("decoding the result failed"), "{error}");
+    let error = pool.run(|_: Panicking| 1_u8, Panicking).await.unwrap_err();
+    assert!(matches!(&error, ProcessError::Panicked(panic) if panic.message() == "serializing panics"), "{error}");
+    let error = pool.run(|(): ()| Panicking, ()).await.unwrap_err();
+    assert!(matches!(&error, ProcessError::Panicked(panic) if panic.message() == "serializing panics"), "{error}");
+    assert_eq!(pool.run(add, (1, 1)).await.unwrap(), 2);
+    let WorkerCounts { started, died, .. } = pool.stats().workers;
+    assert_eq!((started, died), (1, 0), "the worker has survived");
+}
+
+#[tokio::test]
+async fn worker_keeps_its_statics_and_knows_its_task() {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+
+    let pool = ProcessPool::builder("statics").workers(1).build();
+    for expected in 1..4 {
+        assert_eq!(pool.run(|(): ()| CALLS.fetch_add(1, Ordering::Relaxed) + 1, ()).await.unwrap(), expected);
+    }
+    assert_eq!(CALLS.load(Ordering::Relaxed), 0, "this process has another static");
+
+    let context = |(): ()| {
+        let cx = TaskContext::current().unwrap();
+        (cx.label().map(str::to_owned), cx.deadline().is_some(), cx.is_cancelled())
+    };
+    let limited = pool.task(context, ()).label("thumbnail").timeout(Duration::from_secs(60));
+    assert_eq!(limited.await.unwrap(), (Some("thumbnail".to_owned()), true, false));
+    assert_eq!(pool.run(context, ()).await.unwrap(), (None, false, false));
+}
+
+#[test]
+fn pool_is_used_from_two_runtimes_and_outlives_one() {
+    let pool = ProcessPool::builder("runtimes").workers(2).build();
+    let threads = [1, 2].map(|number| {
+        let pool = pool.clone();
+        thread::spawn(move || {
+            current_thread().block_on(async {
+                for _ in 0..20 {
+                    assert_eq!(pool.run(add, (number, 10)).await.unwrap(), number + 10);
+                }
+            });
+        })
+    });
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    assert_eq!(current_thread().block_on(pool.run(add, (1, 2))).unwrap(), 3);
+    assert!(pool.stats().workers.started <= 2);
+}
+
+#[tokio::test]
+async fn worker_uses_a_pool_of_its_own() {
+    fn nested(depth: u32) -> u32 {
+        let pool = ProcessPool::builder("nested").workers(1).build();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        runtime.block_on(async move { if depth == 0 { 1 } else { pool.run(nested, depth - 1).await.unwrap() + 1 } })
+    }
+    let pool = ProcessPool::builder("outer").workers(1).build();
+    assert_eq!(pool.run(nested, 2).await.unwrap(), 3);
+}
+
+#[tokio::test]
+async fn closed_pool_refuses_tasks_and_ends_its_workers() {
+    let pool = ProcessPool::builder("closed").workers(1).build();
+    assert_eq!(pool.run(add, (1, 2)).await.unwrap(), 3);
+    assert_eq!(pool.stats().workers.idle, 1);
+    pool.close();
+    assert!(pool.is_closed());
+    let error = pool.run(add, (1, 2)).await.unwrap_err();
+    assert!(matches!(&error, ProcessError::NotStarted(error) if *error == OffloadErrorKind::Closed), "{error}");
+    pool.drained().await.unwrap();
+    assert_eq!(pool.stats().workers.idle, 0);
+}

@@ -1,0 +1,12 @@
+//! Process pools, with real processes.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test fails on an unexpected result")]
+#![allow(clippy::exit, reason = "a task may end its worker")]
+
+mod callers;
+mod calls;
+mod faults;
+mod limits;
+mod processes;
+mod work;

@@ -1,0 +1,155 @@
+//! What remains of workers, and what they inherit.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
+
+use onelane::ProcessPool;
+use rustix::process::{Pid, Signal, kill_process};
+use support::process::Example;
+use support::waiting::{PATIENCE, until};
+
+use crate::work::{Fault, add, pid, sleep_ms, start_child, start_child_and_hang};
+
+fn is_running(pid: i32) -> bool {
+    // A zombie does not run.
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+fn wait_until_ended(pid: i32) {
+    let start = Instant::now();
+    while is_running(pid) {
+        assert!(start.elapsed() < PATIENCE, "process {pid} is still running");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[tokio::test]
+async fn children_of_a_worker_end_with_it() {
+    let pool = ProcessPool::builder("children").workers(1).forward_stderr(false).build();
+    let error = pool.task(start_child_and_hang, ()).timeout(Duration::from_millis(500)).await.unwrap_err();
+    let stderr = error.death().unwrap().stderr().to_owned();
+    let child: i32 = stderr.trim().strip_prefix("child ").unwrap().parse().unwrap();
+    wait_until_ended(child);
+
+    let child = pool.run(start_child, Fault::None).await.unwrap();
+    assert!(is_running(child as i32), "a child may outlive its task");
+    assert!(pool.run(start_child, Fault::Segfault).await.is_err());
+    wait_until_ended(child as i32);
+}
+
+#[tokio::test]
+async fn dropped_pool_leaves_no_process() {
+    let pool = ProcessPool::builder("gone").workers(2).build();
+    let (first, second) = tokio::join!(pool.run(sleep_ms, 50), pool.run(sleep_ms, 50));
+    let zygote = parent(first.as_ref().copied().unwrap());
+    assert_eq!(parent(zygote), pid(()));
+    drop(pool);
+    [first.unwrap(), second.unwrap()].into_iter().for_each(wait_until_ended);
+    until("the zygote has ended", || !Path::new(&format!("/proc/{zygote}")).exists()).await;
+}
+
+/// Returns the parent of a process.
+fn parent(pid: i32) -> i32 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn worker_inherits_no_file_and_no_variable_of_the_pool() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // A library may open files that programs inherit.
+    rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::empty()).unwrap();
+    let pool = ProcessPool::builder("files").workers(1).build();
+    let files = |(): ()| {
+        let links = fs::read_dir("/proc/self/fd").unwrap().map(|entry| fs::read_link(entry.unwrap().path()));
+        let mut links: Vec<String> = links.flatten().map(|link| link.to_string_lossy().into_owned()).collect();
+        links.sort();
+        links
+    };
+    let files = pool.run(files, ()).await.unwrap();
+    let sockets = files.iter().filter(|file| file.starts_with("socket:")).count();
+    assert_eq!(sockets, 1, "only the worker's own: {files:?}");
+    let variables = |(): ()| env::vars().map(|(name, _)| name).filter(|name| name.starts_with("ONELANE")).count();
+    assert_eq!(pool.run(variables, ()).await.unwrap(), 0);
+    drop(listener);
+}
+
+#[tokio::test]
+async fn cleared_environment_reaches_no_worker() {
+    let count = |(): ()| env::vars().count();
+    let pool = ProcessPool::builder("bare").workers(1).clear_environment().build();
+    assert_eq!(pool.run(count, ()).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn worker_that_was_killed_while_idle_is_replaced() {
+    let pool = ProcessPool::builder("idle").workers(1).build();
+    let before = pool.run(pid, ()).await.unwrap();
+    kill_process(Pid::from_raw(before).unwrap(), Signal::KILL).unwrap();
+    wait_until_ended(before);
+    assert_ne!(pool.run(pid, ()).await.unwrap(), before);
+    // The zygote too.
+    let zygote = parent(pool.run(pid, ()).await.unwrap());
+    kill_process(Pid::from_raw(zygote).unwrap(), Signal::KILL).unwrap();
+    until("the zygote has ended", || !is_running(zygote)).await;
+    assert_eq!(pool.run(add, (1, 2)).await.unwrap(), 3);
+}
+
+const SERVER: &str = "ONELANE_TEST_PROCESS_SERVER";
+
+/// The program of the tests below: a server whose pool runs a task for ever.
+#[test]
+fn server() {
+    if env::var(SERVER).is_err() {
+        return;
+    }
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let listener = TcpListener::bind(env::var("ADDRESS").unwrap_or_else(|_| "127.0.0.1:0".to_owned())).unwrap();
+        let pool = ProcessPool::builder("server").workers(2).build();
+        let worker = pool.run(pid, ()).await.unwrap();
+        let hanging = pool.task(start_child_and_hang, ()).start().unwrap();
+        until("the task runs", || pool.stats().workers.busy == 1).await;
+        // The test harness has begun a line.
+        println!("\nworker {worker}");
+        println!("zygote {}", parent(worker));
+        println!("listening on http://{}", listener.local_addr().unwrap());
+        drop(hanging.await);
+    });
+}
+
+#[tokio::test]
+async fn killed_server_leaves_no_worker_and_a_free_port() {
+    let mut server = Example::of_test("processes::server", &[(SERVER, "1")]).await;
+    let number = |prefix: &str| -> i32 {
+        let line = server.before.iter().find_map(|line| line.text.strip_prefix(prefix).map(str::to_owned));
+        line.unwrap().trim().parse().unwrap()
+    };
+    let (worker, zygote) = (number("worker "), number("zygote "));
+    let address = server.address;
+    let group = || processes_of_group(worker);
+    until("the worker has a child", || group().len() == 2).await;
+    server.signal(Signal::KILL);
+    assert_eq!(server.exit_code().await, None);
+    let killed_at = Instant::now();
+    wait_until_ended(zygote);
+    wait_until_ended(worker);
+    until("the group has ended", || group().is_empty()).await;
+    assert!(killed_at.elapsed() < PATIENCE);
+    TcpListener::bind(address).unwrap();
+}
+
+/// Returns the processes whose group has this identifier.
+fn processes_of_group(group: i32) -> Vec<i32> {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let is_member = |pid: &i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let Some((_, fields)) = stat.rsplit_once(") ") else { return false };
+        let mut fields = fields.split(' ');
+        fields.next() != Some("Z") && fields.nth(1).and_then(|field| field.parse().ok()) == Some(group)
+    };
+    numbers.filter(is_member).collect()
+}
