@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 export CARGO_TERM_COLOR=never
-features=(guard host offload background cpu serde cron probe-listener tower axum ws actix-web actix-ws redis tokio-postgres)
+features=(guard host offload background cpu process process,process-constructor serde cron probe-listener tower axum ws actix-web actix-ws redis tokio-postgres)
 pairs=(guard,offload guard,background offload,background axum,background axum,offload actix-web,background actix-web,offload)
 all=(--locked --workspace --all-features)
 temporary=$(mktemp -d)
