@@ -5,12 +5,10 @@
 use std::mem::{size_of, transmute};
 use std::ptr;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
 use super::codec::{self, CodecError};
+use super::conversion::Conversion;
 
-/// A function `fn(A) -> R` with the code that decodes `A`, calls the function and encodes `R`.
+/// A function `fn(A) -> R` with the code that decodes `A`, calls the function and encodes what its result becomes.
 ///
 /// Each process maps the program at another address, so both addresses travel as distances from a function of this
 /// file. A distance is the same in every process that runs the same executable file.
@@ -27,8 +25,8 @@ impl Function {
     /// The length of [`to_bytes`](Self::to_bytes).
     pub(super) const LENGTH: usize = 2 * size_of::<i64>();
 
-    pub(super) fn new<A: DeserializeOwned, R: Serialize>(target: fn(A) -> R) -> Self {
-        let runner: Runner = run::<A, R>;
+    pub(super) fn new<A, R, C: Conversion<A, R>>(target: fn(A) -> R) -> Self {
+        let runner: Runner = run::<A, R, C>;
         Self { runner: distance(runner as *const ()), target: distance(target as *const ()) }
     }
 
@@ -69,15 +67,12 @@ impl Function {
     }
 }
 
-/// The runner of all functions `fn(A) -> R`.
-fn run<A: DeserializeOwned, R: Serialize>(
-    target: *const (),
-    arguments: &[u8],
-    output: &mut Vec<u8>,
-) -> Result<(), CodecError> {
+/// The runner of all functions `fn(A) -> R` with the conversion `C`.
+fn run<A, R, C: Conversion<A, R>>(target: *const (), arguments: &[u8], output: &mut Vec<u8>) -> Result<(), CodecError> {
     // SAFETY: `Function::new` pairs this runner only with functions of the type `fn(A) -> R`.
     let target = unsafe { transmute::<*const (), fn(A) -> R>(target) };
-    let result = target(codec::decode(arguments).map_err(CodecError::Arguments)?);
+    let arguments = codec::decode(arguments).map_err(CodecError::Arguments)?;
+    let result = C::send_result(target(C::receive_arguments(arguments)));
     codec::encode(&result, output).map_err(CodecError::Result)
 }
 
@@ -107,6 +102,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
     use super::*;
+    use crate::offload::process::conversion::Unconverted;
 
     fn largest<T: Ord + Default>(values: Vec<T>) -> T {
         values.into_iter().max().unwrap_or_default()
@@ -125,17 +121,17 @@ mod tests {
             bytes
         };
         let words = arguments(&|bytes| codec::encode(&vec!["b", "c", "a"], bytes).unwrap());
-        sent(Function::new(largest::<String>)).call(&words, &mut output).unwrap();
+        sent(Function::new::<_, _, Unconverted>(largest::<String>)).call(&words, &mut output).unwrap();
         assert_eq!(codec::decode::<String>(&output).unwrap(), "c");
 
         output.clear();
         let numbers = arguments(&|bytes| codec::encode(&vec![3_u64, 9, 4], bytes).unwrap());
-        sent(Function::new(largest::<u64>)).call(&numbers, &mut output).unwrap();
+        sent(Function::new::<_, _, Unconverted>(largest::<u64>)).call(&numbers, &mut output).unwrap();
         assert_eq!(codec::decode::<u64>(&output).unwrap(), 9);
 
         output.clear();
         let number = arguments(&|bytes| codec::encode(&20_u32, bytes).unwrap());
-        sent(Function::new(|n: u32| n + 1)).call(&number, &mut output).unwrap();
+        sent(Function::new::<_, _, Unconverted>(|n: u32| n + 1)).call(&number, &mut output).unwrap();
         assert_eq!(codec::decode::<u32>(&output).unwrap(), 21);
     }
 
@@ -145,7 +141,7 @@ mod tests {
             unreachable!("the arguments are garbage");
         }
         let mut output = Vec::new();
-        let error = Function::new(unreachable).call(&[0xff; 12], &mut output).unwrap_err();
+        let error = Function::new::<_, _, Unconverted>(unreachable).call(&[0xff; 12], &mut output).unwrap_err();
         assert!(matches!(error, CodecError::Arguments(_)) && output.is_empty());
     }
 }

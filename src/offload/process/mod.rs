@@ -40,6 +40,7 @@
 
 mod builder;
 mod codec;
+mod conversion;
 mod error;
 mod function;
 mod future;
@@ -59,6 +60,7 @@ use self::linux as platform;
 use self::unsupported as platform;
 
 pub use self::builder::ProcessPoolBuilder;
+pub(crate) use self::conversion::Conversion;
 pub use self::error::{ProcessError, WorkerDeath, WorkerExit};
 pub use self::future::{ProcessFuture, ProcessHandle};
 pub use self::pool::ProcessPool;
