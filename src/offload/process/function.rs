@@ -12,7 +12,7 @@ use super::codec::{self, CodecError};
 
 /// A function `fn(A) -> R` with the code that decodes `A`, calls the function and encodes `R`.
 ///
-/// Each process maps the program at another address, so both addresses travel as distances from a function of this
+/// Each process maps the program at another address, so both addresses travel as distances from a variable of this
 /// file. A distance is the same in every process that runs the same executable file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Function {
@@ -63,7 +63,7 @@ impl Function {
     /// Decodes the arguments, calls the function, and appends its result to `output`.
     pub(super) fn call(self, arguments: &[u8], output: &mut Vec<u8>) -> Result<(), CodecError> {
         // SAFETY: The distances were made in this process, or in one that runs the same file: see `from_server`.
-        // There the distance led from `anchor` to a `Runner`, so it does here.
+        // There the distance led from `ANCHOR` to a `Runner`, so it does here.
         let runner = unsafe { transmute::<*const (), Runner>(at(self.runner)) };
         runner(at(self.target), arguments, output)
     }
@@ -89,17 +89,16 @@ fn run_initializer(target: *const (), _: &[u8], _: &mut Vec<u8>) -> Result<(), C
     Ok(())
 }
 
-/// Every distance is measured from here.
-fn anchor() {}
+/// Every distance is measured from here. A static has one address, whereas the compiler may copy a function into each
+/// crate that uses it.
+static ANCHOR: u8 = 0;
 
 fn distance(code: *const ()) -> i64 {
-    let from = (anchor as fn() as *const ()).expose_provenance();
-    code.expose_provenance().wrapping_sub(from).cast_signed() as i64
+    code.expose_provenance().wrapping_sub((&raw const ANCHOR).addr()).cast_signed() as i64
 }
 
 fn at(distance: i64) -> *const () {
-    let from = (anchor as fn() as *const ()).addr();
-    ptr::with_exposed_provenance(from.wrapping_add_signed(distance as isize))
+    ptr::with_exposed_provenance((&raw const ANCHOR).addr().wrapping_add_signed(distance as isize))
 }
 
 #[cfg(test)]
