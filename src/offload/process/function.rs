@@ -29,13 +29,18 @@ impl Function {
 
     pub(super) fn new<A: DeserializeOwned, R: Serialize>(target: fn(A) -> R) -> Self {
         let runner: Runner = run::<A, R>;
-        Self { runner: distance(runner as *const ()), target: distance(target as *const ()) }
+        Self::of(runner, target as *const ())
     }
 
     /// Makes a function without arguments and result.
     pub(super) fn of_initializer(target: fn()) -> Self {
         let runner: Runner = run_initializer;
-        Self { runner: distance(runner as *const ()), target: distance(target as *const ()) }
+        Self::of(runner, target as *const ())
+    }
+
+    fn of(runner: Runner, target: *const ()) -> Self {
+        let distance = |code: *const ()| distance(code.expose_provenance());
+        Self { runner: distance(runner as *const ()), target: distance(target) }
     }
 
     /// Returns where this process has the code of the function and of its runner.
@@ -93,12 +98,18 @@ fn run_initializer(target: *const (), _: &[u8], _: &mut Vec<u8>) -> Result<(), C
 /// crate that uses it.
 static ANCHOR: u8 = 0;
 
-fn distance(code: *const ()) -> i64 {
-    code.expose_provenance().wrapping_sub((&raw const ANCHOR).addr()).cast_signed() as i64
+/// Returns the distance of an address of this program, which is the same in all of its processes.
+pub(super) fn distance(address: usize) -> i64 {
+    address.wrapping_sub((&raw const ANCHOR).addr()).cast_signed() as i64
+}
+
+/// Returns the address at a distance.
+pub(super) fn address_at(distance: i64) -> usize {
+    (&raw const ANCHOR).addr().wrapping_add_signed(distance as isize)
 }
 
 fn at(distance: i64) -> *const () {
-    ptr::with_exposed_provenance((&raw const ANCHOR).addr().wrapping_add_signed(distance as isize))
+    ptr::with_exposed_provenance(address_at(distance))
 }
 
 #[cfg(test)]
