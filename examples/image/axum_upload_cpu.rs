@@ -32,6 +32,7 @@ use axum_extra::extract::Multipart;
 use image::imageops::FilterType;
 use image::{ImageFormat, ImageResult};
 use onelane::background::{BoxError, ShutdownReport};
+use onelane::offload::process::Attachment;
 use onelane::web::axum::serve;
 use onelane::{ProcessPool, ServiceHost, run_blocking, run_cpu};
 use tokio::net::TcpListener;
@@ -79,7 +80,7 @@ async fn in_process(form: Multipart) -> Result<Json<Sizes>> {
         ProcessPool::builder("thumbnails").timeout(Duration::from_secs(60)).memory_limit(1 << 30).build()
     });
     let file = upload(form).await?;
-    response(POOL.run(|file: Bytes| thumbnails(&file), file).await?)
+    response(POOL.run(|file: Attachment| thumbnails(&file), file.into()).await?)
 }
 
 /// Returns the first file of the form.

@@ -9,4 +9,5 @@ mod calls;
 mod faults;
 mod limits;
 mod processes;
+mod together;
 mod work;

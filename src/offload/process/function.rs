@@ -5,12 +5,14 @@
 use std::mem::{size_of, transmute};
 use std::ptr;
 
-use super::codec::{self, CodecError};
+use bytes::Bytes;
+
+use super::codec::{self, CodecError, Message};
 use super::conversion::Conversion;
 
 /// A function `fn(A) -> R` with the code that decodes `A`, calls the function and encodes what its result becomes.
 ///
-/// Each process maps the program at another address, so both addresses travel as distances from a function of this
+/// Each process maps the program at another address, so both addresses travel as distances from a variable of this
 /// file. A distance is the same in every process that runs the same executable file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Function {
@@ -18,8 +20,11 @@ pub(super) struct Function {
     target: i64,
 }
 
+/// The arguments of a call: the body of a message, and its attachments.
+pub(super) type Arguments<'a> = (&'a [u8], Vec<Bytes>);
+
 /// Calls the function at `target`.
-type Runner = fn(target: *const (), arguments: &[u8], output: &mut Vec<u8>) -> Result<(), CodecError>;
+type Runner = fn(target: *const (), arguments: Arguments<'_>, output: &mut Message) -> Result<(), CodecError>;
 
 impl Function {
     /// The length of [`to_bytes`](Self::to_bytes).
@@ -27,13 +32,18 @@ impl Function {
 
     pub(super) fn new<A, R, C: Conversion<A, R>>(target: fn(A) -> R) -> Self {
         let runner: Runner = run::<A, R, C>;
-        Self { runner: distance(runner as *const ()), target: distance(target as *const ()) }
+        Self::of(runner, target as *const ())
     }
 
     /// Makes a function without arguments and result.
     pub(super) fn of_initializer(target: fn()) -> Self {
         let runner: Runner = run_initializer;
-        Self { runner: distance(runner as *const ()), target: distance(target as *const ()) }
+        Self::of(runner, target as *const ())
+    }
+
+    fn of(runner: Runner, target: *const ()) -> Self {
+        let distance = |code: *const ()| distance(code.expose_provenance());
+        Self { runner: distance(runner as *const ()), target: distance(target) }
     }
 
     /// Returns where this process has the code of the function and of its runner.
@@ -59,47 +69,59 @@ impl Function {
     }
 
     /// Decodes the arguments, calls the function, and appends its result to `output`.
-    pub(super) fn call(self, arguments: &[u8], output: &mut Vec<u8>) -> Result<(), CodecError> {
+    pub(super) fn call(self, arguments: Arguments<'_>, output: &mut Message) -> Result<(), CodecError> {
         // SAFETY: The distances were made in this process, or in one that runs the same file: see `from_server`.
-        // There the distance led from `anchor` to a `Runner`, so it does here.
+        // There the distance led from `ANCHOR` to a `Runner`, so it does here.
         let runner = unsafe { transmute::<*const (), Runner>(at(self.runner)) };
         runner(at(self.target), arguments, output)
     }
 }
 
 /// The runner of all functions `fn(A) -> R` with the conversion `C`.
-fn run<A, R, C: Conversion<A, R>>(target: *const (), arguments: &[u8], output: &mut Vec<u8>) -> Result<(), CodecError> {
+fn run<A, R, C: Conversion<A, R>>(
+    target: *const (),
+    (body, attachments): Arguments<'_>,
+    output: &mut Message,
+) -> Result<(), CodecError> {
     // SAFETY: `Function::new` pairs this runner only with functions of the type `fn(A) -> R`.
     let target = unsafe { transmute::<*const (), fn(A) -> R>(target) };
-    let arguments = codec::decode(arguments).map_err(CodecError::Arguments)?;
+    let arguments = codec::decode_message(body, attachments).map_err(CodecError::Arguments)?;
     let result = C::send_result(target(C::receive_arguments(arguments)));
-    codec::encode(&result, output).map_err(CodecError::Result)
+    codec::encode_message(&result, output).map_err(CodecError::Result)
 }
 
 /// The runner of all functions `fn()`.
-fn run_initializer(target: *const (), _: &[u8], _: &mut Vec<u8>) -> Result<(), CodecError> {
+fn run_initializer(target: *const (), _: Arguments<'_>, _: &mut Message) -> Result<(), CodecError> {
     // SAFETY: `Function::of_initializer` pairs this runner only with functions of the type `fn()`.
     let target = unsafe { transmute::<*const (), fn()>(target) };
     target();
     Ok(())
 }
 
-/// Every distance is measured from here.
-fn anchor() {}
+/// Every distance is measured from here. A static has one address, whereas the compiler may copy a function into each
+/// crate that uses it.
+static ANCHOR: u8 = 0;
 
-fn distance(code: *const ()) -> i64 {
-    let from = (anchor as fn() as *const ()).expose_provenance();
-    code.expose_provenance().wrapping_sub(from).cast_signed() as i64
+/// Returns the distance of an address of this program, which is the same in all of its processes.
+pub(super) fn distance(address: usize) -> i64 {
+    address.wrapping_sub((&raw const ANCHOR).addr()).cast_signed() as i64
+}
+
+/// Returns the address at a distance.
+pub(super) fn address_at(distance: i64) -> usize {
+    (&raw const ANCHOR).addr().wrapping_add_signed(distance as isize)
 }
 
 fn at(distance: i64) -> *const () {
-    let from = (anchor as fn() as *const ()).addr();
-    ptr::with_exposed_provenance(from.wrapping_add_signed(distance as isize))
+    ptr::with_exposed_provenance(address_at(distance))
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
+
+    use serde::Serialize;
+    use serde::de::DeserializeOwned;
 
     use super::*;
     use crate::offload::process::conversion::Unconverted;
@@ -108,31 +130,24 @@ mod tests {
         values.into_iter().max().unwrap_or_default()
     }
 
-    fn sent(function: Function) -> Function {
-        Function::from_server(function.to_bytes())
+    /// Calls a function as a worker does.
+    fn call<A, R>(f: fn(A) -> R, arguments: &A) -> R
+    where
+        A: Serialize + DeserializeOwned + Send + 'static,
+        R: Serialize + DeserializeOwned + Send + 'static,
+    {
+        let (mut sent, mut output) = (Message::default(), Message::default());
+        codec::encode_message(arguments, &mut sent).unwrap();
+        let function = Function::from_server(Function::new::<A, R, Unconverted>(f).to_bytes());
+        function.call((&sent.body, sent.attachments), &mut output).unwrap();
+        codec::decode_message(&output.body, output.attachments).unwrap()
     }
 
     #[test]
     fn generic_functions_and_closures_are_called_with_their_own_types() {
-        let mut output = Vec::new();
-        let arguments = |value: &dyn Fn(&mut Vec<u8>)| {
-            let mut bytes = Vec::new();
-            value(&mut bytes);
-            bytes
-        };
-        let words = arguments(&|bytes| codec::encode(&vec!["b", "c", "a"], bytes).unwrap());
-        sent(Function::new::<_, _, Unconverted>(largest::<String>)).call(&words, &mut output).unwrap();
-        assert_eq!(codec::decode::<String>(&output).unwrap(), "c");
-
-        output.clear();
-        let numbers = arguments(&|bytes| codec::encode(&vec![3_u64, 9, 4], bytes).unwrap());
-        sent(Function::new::<_, _, Unconverted>(largest::<u64>)).call(&numbers, &mut output).unwrap();
-        assert_eq!(codec::decode::<u64>(&output).unwrap(), 9);
-
-        output.clear();
-        let number = arguments(&|bytes| codec::encode(&20_u32, bytes).unwrap());
-        sent(Function::new::<_, _, Unconverted>(|n: u32| n + 1)).call(&number, &mut output).unwrap();
-        assert_eq!(codec::decode::<u32>(&output).unwrap(), 21);
+        assert_eq!(call(largest::<String>, &["b", "c", "a"].map(str::to_owned).to_vec()), "c");
+        assert_eq!(call(largest::<u64>, &vec![3, 9, 4]), 9);
+        assert_eq!(call(|n: u32| n + 1, &20), 21);
     }
 
     #[test]
@@ -140,8 +155,9 @@ mod tests {
         fn unreachable(_: String) {
             unreachable!("the arguments are garbage");
         }
-        let mut output = Vec::new();
-        let error = Function::new::<_, _, Unconverted>(unreachable).call(&[0xff; 12], &mut output).unwrap_err();
-        assert!(matches!(error, CodecError::Arguments(_)) && output.is_empty());
+        let mut output = Message::default();
+        let error =
+            Function::new::<_, _, Unconverted>(unreachable).call((&[0xff; 12], Vec::new()), &mut output).unwrap_err();
+        assert!(matches!(error, CodecError::Arguments(_)) && output.body.is_empty());
     }
 }

@@ -136,7 +136,7 @@ impl<A, R> ProcessTask<A, R> {
             let (function, arguments) = (Function::new::<A, R, C>(function), C::send_arguments(arguments));
             move |cx: &TaskContext| {
                 let call = Call { function, label: cx.label().unwrap_or_default(), deadline };
-                workers.run(&call, |output| codec::encode(&arguments, output), |bytes| codec::decode(bytes), &switch)
+                workers.run(&call, |message| codec::encode_message(&arguments, message), codec::decode_message, &switch)
             }
         };
         let mut task = Task::with_caller(pool.threads().parts(), work, caller).priority(priority);

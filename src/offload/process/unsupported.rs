@@ -3,6 +3,9 @@
 use std::convert::Infallible;
 use std::time::Instant;
 
+use bytes::Bytes;
+
+use super::codec::Message;
 use super::error::ProcessError;
 use super::function::Function;
 use super::settings::ProcessSettings;
@@ -40,8 +43,8 @@ impl WorkerSet {
     pub(super) fn run<R>(
         &self,
         _: &Call<'_>,
-        _: impl FnOnce(&mut Vec<u8>) -> postcard::Result<()>,
-        _: impl FnOnce(&[u8]) -> postcard::Result<R>,
+        _: impl FnOnce(&mut Message) -> postcard::Result<()>,
+        _: impl FnOnce(&[u8], Vec<Bytes>) -> postcard::Result<R>,
         _: &KillSwitch,
     ) -> Result<R, ProcessError> {
         match self.0 {}

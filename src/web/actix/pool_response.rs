@@ -155,7 +155,7 @@ impl PoolResponse {
             headers.append(HeaderName::try_from(name).ok()?, HeaderValue::from_maybe_shared(value).ok()?);
         }
         let status = StatusCode::from_u16(sent.status).ok()?;
-        Some(Self(PoolResponseInner::Whole { status, headers, body: sent.body }))
+        Some(Self(PoolResponseInner::Whole { status, headers, body: sent.body.map(|body| body.0) }))
     }
 
     /// Makes the response to a request without a result, which `hook` may change.

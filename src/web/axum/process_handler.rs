@@ -168,7 +168,7 @@ fn received(sent: SentResponse) -> Option<Response> {
     for (name, value) in sent.headers {
         headers.append(HeaderName::try_from(name).ok()?, HeaderValue::from_maybe_shared(value).ok()?);
     }
-    let mut response = Response::new(sent.body.map_or_else(Body::empty, Body::from));
+    let mut response = Response::new(sent.body.map_or_else(Body::empty, |body| Body::from(body.0)));
     *response.status_mut() = StatusCode::from_u16(sent.status).ok()?;
     *response.headers_mut() = headers;
     Some(response)

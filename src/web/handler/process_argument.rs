@@ -4,6 +4,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::offload::process::Attachment;
+
 /// An extractor whose value can be sent to a worker process: the argument of a
 /// [handler on a process pool](super::ProcessHandler).
 ///
@@ -16,13 +18,14 @@ use serde::de::DeserializeOwned;
 /// An extractor of your own, for what these do not offer, such as the first file of a multipart form:
 ///
 /// ```
+/// use onelane::offload::process::Attachment;
 /// use onelane::web::ProcessArgument;
 /// use serde::{Deserialize, Serialize};
 ///
 /// #[derive(Serialize, Deserialize)]
 /// struct Upload {
 ///     name: String,
-///     bytes: bytes::Bytes,
+///     bytes: Attachment,
 /// }
 ///
 /// impl ProcessArgument for Upload {
@@ -83,7 +86,19 @@ macro_rules! sent_unchanged {
     };
 }
 
-sent_unchanged!(Bytes, String, ());
+sent_unchanged!(String, ());
+
+impl ProcessArgument for Bytes {
+    type Sent = Attachment;
+
+    fn into_sent(self) -> Attachment {
+        self.into()
+    }
+
+    fn from_sent(sent: Attachment) -> Self {
+        sent.into()
+    }
+}
 
 macro_rules! sent_as_tuples {
     ($($argument:ident)*) => {

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::offload::process::Attachment;
+
 /// A response that a worker has made. The server must check every part of it: a function that damages the memory of its
 /// worker may have damaged the response.
 #[derive(Debug, Serialize, Deserialize)]
@@ -10,7 +12,7 @@ pub(crate) struct SentResponse {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(String, Bytes)>,
     /// `None` means no body at all, not an empty one.
-    pub(crate) body: Option<Bytes>,
+    pub(crate) body: Option<Attachment>,
 }
 
 impl SentResponse {
@@ -20,6 +22,6 @@ impl SentResponse {
         body: Option<Bytes>,
     ) -> Self {
         let headers = headers.map(|(name, value)| (name.to_owned(), Bytes::copy_from_slice(value))).collect();
-        Self { status, headers, body }
+        Self { status, headers, body: body.map(Attachment) }
     }
 }

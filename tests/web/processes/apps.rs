@@ -14,6 +14,7 @@ use axum::http::request::Parts;
 use axum::response::{AppendHeaders, IntoResponse};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use bytes::Bytes;
 use futures::stream;
 use onelane::web::actix as for_actix;
 use onelane::web::axum as for_axum;
@@ -98,6 +99,10 @@ fn sum_of(base: u64, id: u64, query: &Query, body: u64) -> Value {
     json!({ "sum": base + id + add + body, "pid": std::process::id() })
 }
 
+fn reversed(body: Bytes) -> Bytes {
+    body.iter().rev().copied().collect()
+}
+
 fn axum_app(pool: &ProcessPool, limits: Limits, guard: &Arc<EndpointGuard>, users: &Arc<KeyedGuard<String>>) -> Router {
     type Sum = (State<u64>, extract::Path<u64>, extract::Query<Query>, Json<u64>);
     fn sum((State(base), extract::Path(id), extract::Query(query), Json(body)): Sum) -> Json<Value> {
@@ -121,6 +126,7 @@ fn axum_app(pool: &ProcessPool, limits: Limits, guard: &Arc<EndpointGuard>, user
     Router::new()
         .route("/", get(handler()))
         .route("/sum/{id}", post(limits.apply(for_axum::process_handler(pool, sum))))
+        .route("/echo", post(for_axum::process_handler(pool, reversed)))
         .route("/error", get(for_axum::process_handler(pool, own_error)))
         .route("/stream", get(for_axum::process_handler(pool, streams)))
         .route("/fault/{fault}", get(limits.apply(for_axum::process_handler(pool, fault))))
@@ -152,7 +158,7 @@ fn actix_app(
         response.append_header(("set-cookie", "a=1")).append_header(("set-cookie", "b=2")).body("no")
     }
     fn streams((): ()) -> actix_web::HttpResponse {
-        actix_web::HttpResponse::Ok().streaming(stream::iter([Ok::<_, std::io::Error>(actix::Bytes::from("a"))]))
+        actix_web::HttpResponse::Ok().streaming(stream::iter([Ok::<_, std::io::Error>(Bytes::from("a"))]))
     }
     fn user(request: &actix_web::dev::ServiceRequest) -> Option<String> {
         request.headers().get("x-user").and_then(|user| Some(user.to_str().ok()?.to_owned()))
@@ -166,6 +172,7 @@ fn actix_app(
         config
             .route("/", actix::get().to(handler()))
             .route("/sum/{id}", actix::post().to(limits.apply(for_actix::process_handler(&pool, sum))))
+            .route("/echo", actix::post().to(for_actix::process_handler(&pool, reversed)))
             .route("/error", actix::get().to(for_actix::process_handler(&pool, own_error)))
             .route("/stream", actix::get().to(for_actix::process_handler(&pool, streams)))
             .route("/fault/{fault}", actix::get().to(limits.apply(for_actix::process_handler(&pool, fault))))

@@ -17,6 +17,7 @@ use super::{is_problem, on_axum_and_actix, pool};
 
 on_axum_and_actix! {
     function_in_a_worker_gets_the_values_of_its_extractors,
+    large_bodies_survive_both_ways,
     function_is_not_called_if_an_extractor_rejects,
     own_error_keeps_its_status_headers_and_body,
     response_that_can_not_be_sent_is_500,
@@ -30,6 +31,16 @@ async fn function_in_a_worker_gets_the_values_of_its_extractors(framework: Frame
     let json = response.json();
     assert_eq!(json["sum"], 1234);
     assert_ne!(json["pid"], std::process::id());
+}
+
+async fn large_bodies_survive_both_ways(framework: Framework) {
+    let site = Site::new(framework, pool(1).build()).await;
+    for length in [0, 1, 100_000] {
+        let body = http::bytes(length);
+        let response = Client::sending(site.address, http::post("/echo", &body)).await.response().await;
+        assert_eq!((response.status, response.body.len()), (200, length));
+        assert!(response.body.iter().eq(body.iter().rev()), "{length} bytes, reversed by the worker");
+    }
 }
 
 async fn function_is_not_called_if_an_extractor_rejects(framework: Framework) {

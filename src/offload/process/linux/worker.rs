@@ -6,18 +6,20 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-use super::frame::{Arrived, RemotePanic, ReplyBuffer, ReplyKind};
+use super::frame::{Arrived, RemoteEvent, RemotePanic, ReplyBuffer, ReplyKind};
 use super::stderr_tail::StderrTail;
 use super::system::Ended;
+use super::trace;
 use super::wait::poll_until;
 use super::zygote_link::{ZygoteLink, with_stderr};
 use crate::debug::impl_debug;
-use crate::offload::process::codec;
+use crate::offload::process::codec::{self, Message};
 use crate::offload::process::error::{DeathParts, WorkerDeath, WorkerExit};
 
 /// How often the memory of a worker is checked while it runs a task.
@@ -73,7 +75,7 @@ impl Worker {
         let deadline = Instant::now() + limit;
         let mut worker = Self::fork(zygote, forwards_stderr).map_err(|error| error.to_string())?;
         let limits = CallLimits { deadline: Some(deadline), memory: None, max_reply: 64 << 10 };
-        let why = match worker.call(&[], &limits) {
+        let why = match worker.call(&Message::default(), &limits) {
             CallEnd::Reply(ReplyKind::Ready, length) => {
                 worker.replies.remove(length);
                 return Ok(worker);
@@ -129,41 +131,41 @@ impl Worker {
     }
 
     /// Sends a request and waits for the reply.
-    pub(super) fn call(&mut self, request: &[u8], limits: &CallLimits) -> CallEnd {
+    pub(super) fn call(&mut self, request: &Message, limits: &CallLimits) -> CallEnd {
         match self.exchange(request, limits) {
             Ok(end) => end,
             Err(_) => CallEnd::Died,
         }
     }
 
-    fn exchange(&mut self, request: &[u8], limits: &CallLimits) -> io::Result<CallEnd> {
-        let mut unsent = request;
+    fn exchange(&mut self, request: &Message, limits: &CallLimits) -> io::Result<CallEnd> {
+        let mut unsent = Unsent::of(request);
         let mut next_check = limits.memory.map(|_| Instant::now() + MEMORY_CHECK);
         loop {
-            if !unsent.is_empty() {
-                match send(&self.socket, unsent, SendFlags::NOSIGNAL) {
-                    Ok(length) => unsent = &unsent[length..],
+            if let Some(part) = unsent.next() {
+                match send(&self.socket, part, SendFlags::NOSIGNAL) {
+                    Ok(length) => unsent.advance(length),
                     Err(Errno::AGAIN | Errno::INTR) => {}
-                    Err(_) if unsent.len() == request.len() => return Ok(CallEnd::NotStarted),
-                    // The worker has ended, or has replied without reading all arguments, which is checked below.
-                    Err(_) => unsent = &[],
+                    Err(_) if unsent.is_whole => return Ok(CallEnd::NotStarted),
+                    // The worker has ended, or has replied without reading everything, which is checked below.
+                    Err(_) => unsent = Unsent::default(),
                 }
             }
             let wait_until = [limits.deadline, next_check].into_iter().flatten().min();
-            let Ready { socket, stderr, process } = self.wait(!unsent.is_empty(), wait_until)?;
+            let Ready { socket, stderr, process } = self.wait(unsent.next().is_some(), wait_until)?;
             if stderr {
                 self.stderr.read();
             }
             if socket || process {
-                let is_closed = self.receive(limits.max_reply)?;
-                match self.replies.first(limits.max_reply) {
-                    Arrived::All(..) if !unsent.is_empty() => {
+                match self.next_reply(limits.max_reply)? {
+                    Next::Reply(..) if unsent.next().is_some() => {
                         return Ok(CallEnd::BadReply("it came before the worker had read the request"));
                     }
-                    Arrived::All(kind, length) => return Ok(CallEnd::Reply(kind, length)),
-                    Arrived::Bad(why) => return Ok(CallEnd::BadReply(why)),
-                    Arrived::Part if is_closed || process => return Ok(CallEnd::Died),
-                    Arrived::Part => {}
+                    Next::Reply(kind, length) => return Ok(CallEnd::Reply(kind, length)),
+                    Next::Bad(why) => return Ok(CallEnd::BadReply(why)),
+                    Next::Closed => return Ok(CallEnd::Died),
+                    Next::Pending if process => return Ok(CallEnd::Died),
+                    Next::Pending => {}
                 }
             }
             let now = Instant::now();
@@ -203,24 +205,39 @@ impl Worker {
         }
     }
 
-    /// Receives until the first reply is complete or bad, or there are no more bytes. Returns `true` if the worker has
-    /// closed its socket.
-    fn receive(&mut self, max_reply: usize) -> io::Result<bool> {
-        while self.replies.first(max_reply) == Arrived::Part {
-            match recv(&self.socket, self.replies.space(), RecvFlags::empty()) {
-                Ok((0, _)) | Err(Errno::CONNRESET) => return Ok(true),
-                Ok((length, _)) => self.replies.advance(length),
-                Err(Errno::AGAIN) => return Ok(false),
+    /// Receives until a reply is complete, and emits the events that come before it.
+    fn next_reply(&mut self, max_reply: usize) -> io::Result<Next> {
+        loop {
+            match self.replies.first(max_reply) {
+                Arrived::All(ReplyKind::Event, length) => {
+                    if let Ok(event) = codec::decode::<RemoteEvent>(self.replies.body(length)) {
+                        trace::worker_event(self.pid.as_raw_pid(), &event);
+                    }
+                    self.replies.remove(length);
+                    continue;
+                }
+                Arrived::All(kind, length) => return Ok(Next::Reply(kind, length)),
+                Arrived::Bad(why) => return Ok(Next::Bad(why)),
+                Arrived::Part => {}
+            }
+            match self.replies.receive(&self.socket) {
+                Ok(0) | Err(Errno::CONNRESET) => return Ok(Next::Closed),
+                Ok(_) => {}
+                Err(Errno::AGAIN) => return Ok(Next::Pending),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(false)
     }
 
     /// Returns the body of a complete reply.
     pub(super) fn body(&self, length: usize) -> &[u8] {
         self.replies.body(length)
+    }
+
+    /// Takes the attachments of a complete reply.
+    pub(super) fn take_attachments(&mut self) -> Vec<Bytes> {
+        self.replies.take_attachments()
     }
 
     /// Returns the panic of a complete reply.
@@ -270,6 +287,49 @@ impl Worker {
         let _ = poll_until(&mut events, Some(Instant::now() + END_LIMIT));
         self.zygote.try_reap(self.pid).ok().flatten()
     }
+}
+
+/// What is left of a request that is being sent: the message, then each attachment.
+#[derive(Default)]
+struct Unsent<'a> {
+    /// The next part is the last one.
+    parts: Vec<&'a [u8]>,
+    /// Nothing was sent yet.
+    is_whole: bool,
+}
+
+impl<'a> Unsent<'a> {
+    fn of(request: &'a Message) -> Self {
+        let attachments = request.attachments.iter().rev().map(|attachment| &attachment[..]);
+        let mut parts: Vec<&[u8]> = attachments.collect();
+        parts.push(&request.body);
+        parts.retain(|part| !part.is_empty());
+        Self { parts, is_whole: true }
+    }
+
+    fn next(&self) -> Option<&'a [u8]> {
+        self.parts.last().copied()
+    }
+
+    fn advance(&mut self, length: usize) {
+        self.is_whole = false;
+        if let Some(part) = self.parts.last_mut() {
+            *part = &part[length..];
+            if part.is_empty() {
+                self.parts.pop();
+            }
+        }
+    }
+}
+
+/// What has arrived from a worker.
+enum Next {
+    Reply(ReplyKind, usize),
+    Bad(&'static str),
+    /// The reply is not complete, and there are no more bytes at the moment.
+    Pending,
+    /// The reply is not complete, and never will be.
+    Closed,
 }
 
 /// Which descriptors are ready.

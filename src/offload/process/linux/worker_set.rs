@@ -1,23 +1,30 @@
 //! [`WorkerSet`], the workers of a pool, and how a task gets one.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use tracing::level_filters::LevelFilter;
+
 use super::boot;
 use super::channel::WorkerSettings;
-use super::frame::{ReplyKind, RequestHeader};
+use super::frame::{ReplyKind, RequestHeader, RequestMeta, level_number};
 use super::image;
 use super::kill_switch::KillSwitch;
 use super::worker::{CallEnd, CallLimits, Worker};
 use super::zygote_link::ZygoteLink;
 use crate::debug::impl_debug;
 use crate::offload::error::OffloadErrorKind;
+use crate::offload::process::codec::{self, Message};
 use crate::offload::process::error::{ProcessError, WorkerDeath};
-use crate::offload::process::function::Function;
+use crate::offload::process::function::{self, Function};
 use crate::offload::process::settings::ProcessSettings;
 use crate::offload::process::stats::WorkerCounts;
+use crate::offload::trace;
 use crate::panic::Panic;
+use crate::scope::CallerScopes;
 use crate::sync::{Mutex, lock};
 
 /// How many times in a row a task tries to start a worker.
@@ -83,16 +90,24 @@ impl WorkerSet {
     pub(in crate::offload::process) fn run<R>(
         &self,
         call: &Call<'_>,
-        encode: impl FnOnce(&mut Vec<u8>) -> postcard::Result<()>,
-        decode: impl FnOnce(&[u8]) -> postcard::Result<R>,
+        encode: impl FnOnce(&mut Message) -> postcard::Result<()>,
+        decode: impl FnOnce(&[u8], Vec<Bytes>) -> postcard::Result<R>,
         switch: &KillSwitch,
     ) -> Result<R, ProcessError> {
-        if !call.function.addresses().into_iter().all(image::contains) {
+        if !call.function.addresses().into_iter().all(image::contains_function) {
             return Err(ProcessError::ForeignFunction);
         }
-        let mut request = vec![0; RequestHeader::LENGTH];
-        request.extend(call.label.as_bytes());
+        let mut request = Message { body: vec![0; RequestHeader::LENGTH], attachments: Vec::new() };
+        let meta = RequestMeta { label: call.label.into(), scopes: scopes_in_program() };
+        if meta != RequestMeta::default() {
+            codec::encode(&meta, &mut request.body).map_err(|error| ProcessError::Codec(error.to_string()))?;
+        }
+        let arguments_at = request.body.len();
         encode(&mut request).map_err(|error| ProcessError::Codec(format!("encoding the arguments failed: {error}")))?;
+        let arguments_end = request.body.len();
+        for attachment in &request.attachments {
+            request.body.extend((attachment.len() as u64).to_le_bytes());
+        }
         let mut attempts = 0;
         loop {
             let mut worker = self.take()?;
@@ -100,7 +115,7 @@ impl WorkerSet {
                 self.put_back(worker);
                 return Err(ProcessError::NotStarted(OffloadErrorKind::Cancelled.into()));
             }
-            write_header(&mut request, call);
+            write_header(&mut request, call, arguments_at..arguments_end);
             let limits = CallLimits {
                 deadline: call.deadline,
                 memory: self.settings.memory_limit,
@@ -125,14 +140,25 @@ impl WorkerSet {
                 }
             };
             let result = match kind {
-                ReplyKind::Done => decode(worker.body(length))
-                    .map_err(|error| ProcessError::Codec(format!("decoding the result failed: {error}"))),
+                ReplyKind::Done => {
+                    let attachments = worker.take_attachments();
+                    decode(worker.body(length), attachments)
+                        .map_err(|error| ProcessError::Codec(format!("decoding the result failed: {error}")))
+                }
                 ReplyKind::Panicked => Err(match worker.panic(length) {
-                    Ok(panic) => ProcessError::Panicked(Panic::remote(&panic.message, panic.location.as_deref())),
+                    Ok(panic) => {
+                        let panic = Panic::remote(&panic.message, panic.location.as_deref());
+                        trace::panicked(
+                            &self.settings.name,
+                            Some(call.label).filter(|label| !label.is_empty()),
+                            &panic,
+                        );
+                        ProcessError::Panicked(panic)
+                    }
                     Err(error) => ProcessError::Codec(format!("decoding a panic failed: {error}")),
                 }),
                 ReplyKind::Codec => Err(ProcessError::Codec(String::from_utf8_lossy(worker.body(length)).into_owned())),
-                ReplyKind::Ready => {
+                ReplyKind::Ready | ReplyKind::Event | ReplyKind::Attachment => {
                     let death = self.end(&mut worker, started.elapsed());
                     return Err(ProcessError::BadReply { reason: "it answers no request", death });
                 }
@@ -250,15 +276,25 @@ impl WorkerSet {
     }
 }
 
+/// Returns the guards and flights that the task's caller is inside, as far as the worker has them too: the statics of
+/// the program.
+fn scopes_in_program() -> Vec<(i64, u64)> {
+    let scopes = CallerScopes::capture().in_effect();
+    let scopes = scopes.into_iter().filter(|(address, _)| image::contains_static(*address));
+    scopes.map(|(address, number)| (function::distance(address), number)).collect()
+}
+
 /// Writes the header to its place at the start of a request.
-fn write_header(request: &mut [u8], call: &Call<'_>) {
+fn write_header(request: &mut Message, call: &Call<'_>, arguments: Range<usize>) {
     let header = RequestHeader {
         function: call.function.to_bytes(),
         budget: call.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())),
-        label_length: u32::try_from(call.label.len()).unwrap_or(u32::MAX),
-        arguments_length: (request.len() - RequestHeader::LENGTH - call.label.len()) as u64,
+        level: LevelFilter::current().into_level().map_or(0, level_number),
+        meta_length: (arguments.start - RequestHeader::LENGTH) as u64,
+        arguments_length: arguments.len() as u64,
+        attachments: u32::try_from(request.attachments.len()).unwrap_or(u32::MAX),
     };
-    request[..RequestHeader::LENGTH].copy_from_slice(&header.to_bytes());
+    request.body[..RequestHeader::LENGTH].copy_from_slice(&header.to_bytes());
 }
 
 impl_debug!(WorkerSet |this| { settings: this.settings, counts: this.counts(), .. });
