@@ -16,6 +16,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
 use futures::stream;
+use onelane::offload::Priority;
 use onelane::web::actix as for_actix;
 use onelane::web::axum as for_axum;
 use onelane::web::{ProcessHandler, Refusal, RefusalReason};
@@ -125,6 +126,7 @@ fn axum_app(pool: &ProcessPool, limits: Limits, guard: &Arc<EndpointGuard>, user
     let handler = || limits.apply(for_axum::process_handler(pool, gate));
     Router::new()
         .route("/", get(handler()))
+        .route("/urgent", get(handler().label("urgent").priority(Priority::High)))
         .route("/sum/{id}", post(limits.apply(for_axum::process_handler(pool, sum))))
         .route("/echo", post(for_axum::process_handler(pool, reversed)))
         .route("/error", get(for_axum::process_handler(pool, own_error)))
@@ -171,6 +173,7 @@ fn actix_app(
         let guarded = || for_actix::GuardMiddleware::new(&guard);
         config
             .route("/", actix::get().to(handler()))
+            .route("/urgent", actix::get().to(handler().label("urgent").priority(Priority::High)))
             .route("/sum/{id}", actix::post().to(limits.apply(for_actix::process_handler(&pool, sum))))
             .route("/echo", actix::post().to(for_actix::process_handler(&pool, reversed)))
             .route("/error", actix::get().to(for_actix::process_handler(&pool, own_error)))

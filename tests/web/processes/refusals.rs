@@ -1,9 +1,9 @@
-//! Requests that a pool refuses, and requests whose function produces no result.
+//! The queue of a pool: requests that it refuses, requests whose function produces no result, and their order.
 
 use std::time::Duration;
 
 use onelane::offload::process::WorkerExit;
-use support::http::ClientResponse;
+use support::http::{ClientResponse, eventually};
 
 use super::apps::{Framework, Limits, Site};
 use super::work::FileGate;
@@ -18,6 +18,7 @@ on_axum_and_actix! {
     closed_pool_and_missing_workers_are_503,
     refusal_can_be_changed_and_knows_how_the_worker_ended,
     other_requests_are_answered_while_a_worker_loops,
+    urgent_request_runs_before_earlier_ones_and_has_its_label,
 }
 
 async fn request_beyond_the_queue_is_refused_at_once(framework: Framework) {
@@ -36,7 +37,7 @@ async fn request_that_waits_too_long_is_refused_and_never_runs(framework: Framew
         let site = Site::with_limits(framework, pool(1).build(), limits).await;
         let gate = FileGate::new();
         let running = site.pool.task(|query| super::work::wait_at_gate(&query), gate.query()).start().unwrap();
-        support::http::eventually("the task runs", || gate.started().len() == 1).await;
+        eventually("the task runs", || gate.started().len() == 1).await;
         is_problem(&site.get(&gate.at("/")).await, 503, "timeout", Some("1"));
         gate.open();
         assert_eq!(running.await.unwrap(), "done");
@@ -90,10 +91,23 @@ async fn refusal_can_be_changed_and_knows_how_the_worker_ended(framework: Framew
 async fn other_requests_are_answered_while_a_worker_loops(framework: Framework) {
     let site = Site::new(framework, pool(2).build()).await;
     let _looping = site.send("/fault/loop").await;
-    support::http::eventually("the request runs", || site.pool.stats().workers.busy == 1).await;
+    eventually("the request runs", || site.pool.stats().workers.busy == 1).await;
     for _ in 0..10 {
         assert_eq!(site.get("/plain").await.text(), "at once");
         site.serves().await;
     }
     assert_eq!(site.pool.stats().tasks.running, 1);
+}
+
+async fn urgent_request_runs_before_earlier_ones_and_has_its_label(framework: Framework) {
+    let site = Site::new(framework, pool(1).build()).await;
+    let (first, second, urgent) = (FileGate::new(), FileGate::new(), FileGate::new());
+    let _running = site.running(&first, "/").await;
+    let _second = site.queued(&second.at("/")).await;
+    let _urgent = site.queued(&urgent.at("/urgent")).await;
+    first.open();
+    eventually("the urgent request runs", || urgent.started().len() == 1).await;
+    let stats = site.pool.stats().tasks;
+    assert_eq!((second.started().len(), stats.queued), (0, 1));
+    assert_eq!(stats.tasks.iter().map(|task| &*task.label).collect::<Vec<_>>(), ["urgent"]);
 }
