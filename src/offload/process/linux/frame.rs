@@ -257,6 +257,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::offload::process::attachment::Attachment;
+    use crate::offload::process::codec::{self, Message};
 
     const MAX_BODY: usize = 3 * CHUNK;
 
@@ -326,6 +328,74 @@ mod tests {
             let header = RequestHeader { function, budget, level, meta_length, arguments_length, attachments };
             prop_assert_eq!(RequestHeader::from_bytes(&header.to_bytes()), header);
         }
+    }
+
+    /// Changes some bytes of a valid reply, or cuts it off.
+    fn mutate(bytes: &mut Vec<u8>, random: &mut impl FnMut(usize) -> usize) {
+        for _ in 0..random(4) {
+            let index = random(bytes.len());
+            bytes[index] = [0, 1, 0x7f, 0x80, 0xff, random(256) as u8][random(6)];
+        }
+        if random(3) == 0 {
+            bytes.truncate(random(bytes.len()));
+        }
+    }
+
+    /// `ONELANE_FUZZ_CASES=10000000` runs as many cases.
+    #[test]
+    fn mutated_replies_neither_panic_nor_take_memory() {
+        type Value = (String, Vec<u64>, Option<Attachment>);
+        let cases = std::env::var("ONELANE_FUZZ_CASES").map_or(20_000, |cases| cases.parse().unwrap());
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut random = move |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below.max(1)
+        };
+        let encoded = |encode: &dyn Fn(&mut Vec<u8>) -> postcard::Result<()>| {
+            let mut body = Vec::new();
+            encode(&mut body).unwrap();
+            body
+        };
+        let value: Value = ("name".to_owned(), vec![1, 1 << 40], Some(vec![7; 20_000].into()));
+        let mut message = Message::default();
+        codec::encode_message(&value, &mut message).unwrap();
+        let panic = RemotePanic { message: "no".to_owned(), location: Some("x.rs:1".to_owned()) };
+        let event = RemoteEvent { level: 3, target: "t".to_owned(), message: "m".to_owned(), fields: "a=1".to_owned() };
+        let replies = [
+            [reply(ReplyKind::Attachment, &message.attachments[0][..99]), reply(ReplyKind::Done, &message.body)]
+                .concat(),
+            reply(ReplyKind::Panicked, &encoded(&|body| codec::encode(&panic, body))),
+            [reply(ReplyKind::Event, &encoded(&|body| codec::encode(&event, body))), reply(ReplyKind::Done, &[])]
+                .concat(),
+        ];
+        let (mut worker, server) = UnixStream::pair().unwrap();
+        server.set_nonblocking(true).unwrap();
+        let mut outcomes = [0_u64; 3];
+        for _ in 0..cases {
+            let mut bytes = replies[random(replies.len())].clone();
+            mutate(&mut bytes, &mut random);
+            worker.write_all(&bytes).unwrap();
+            let mut buffer = ReplyBuffer::default();
+            loop {
+                match buffer.first(MAX_BODY) {
+                    Arrived::Part if buffer.receive(&server).is_err() => break outcomes[0] += 1,
+                    Arrived::Part => {}
+                    Arrived::Bad(_) => break outcomes[1] += 1,
+                    Arrived::All(_, length) => {
+                        let body = buffer.body(length).to_vec();
+                        let _ = codec::decode::<RemotePanic>(&body);
+                        let _ = codec::decode::<RemoteEvent>(&body);
+                        let _ = codec::decode_message::<Value>(&body, buffer.take_attachments());
+                        buffer.remove(length);
+                        outcomes[2] += 1;
+                    }
+                }
+            }
+            assert!(capacity(&buffer) <= bytes.len() + 2 * CHUNK, "{}", capacity(&buffer));
+            // What the buffer has not read belongs to no other case.
+            while rustix::io::read(&server, &mut [0; 4_096]).is_ok() {}
+        }
+        assert!(outcomes.iter().all(|outcome| *outcome > cases / 50), "{outcomes:?}");
     }
 
     #[test]

@@ -120,14 +120,13 @@ impl Worker {
 
     /// Returns `true` if the worker waits for a request, as far as the server can see.
     pub(super) fn is_idle(&mut self) -> bool {
-        let mut events = [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&self.pidfd, PollFlags::IN)];
-        let is_quiet = poll_until(&mut events, Some(Instant::now())).unwrap_or(false);
+        let Ok(Ready { socket, process, stderr }) = self.wait(false, Some(Instant::now())) else { return false };
         // What the worker has written since its last task does not belong to the next one.
-        if is_quiet {
+        if stderr {
             self.stderr.read();
-            self.stderr.forget();
         }
-        is_quiet
+        self.stderr.forget();
+        !socket && !process
     }
 
     /// Sends a request and waits for the reply.

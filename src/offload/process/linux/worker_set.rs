@@ -111,6 +111,10 @@ impl WorkerSet {
         let mut attempts = 0;
         loop {
             let mut worker = self.take()?;
+            if call.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                self.put_back(worker);
+                return Err(ProcessError::NotStarted(OffloadErrorKind::Timeout.into()));
+            }
             if !switch.arm(worker.pid()) {
                 self.put_back(worker);
                 return Err(ProcessError::NotStarted(OffloadErrorKind::Cancelled.into()));
