@@ -56,23 +56,25 @@ fn thumbnails(file: &[u8]) -> std::result::Result<Sizes, String> {
     sizes.map_err(|error| error.to_string())
 }
 
-fn response(sizes: std::result::Result<Sizes, String>) -> Result<Json<Sizes>> {
-    Ok(Json(sizes.map_err(|error| (StatusCode::UNPROCESSABLE_ENTITY, error + "\n"))?))
+type Response = std::result::Result<Json<Sizes>, (StatusCode, String)>;
+
+fn response(sizes: std::result::Result<Sizes, String>) -> Response {
+    sizes.map(Json).map_err(|error| (StatusCode::UNPROCESSABLE_ENTITY, error + "\n"))
 }
 
 async fn on_runtime(form: Multipart) -> Result<Json<Sizes>> {
     let file = upload(form).await?;
-    response(thumbnails(&file))
+    Ok(response(thumbnails(&file))?)
 }
 
 async fn in_run_blocking(form: Multipart) -> Result<Json<Sizes>> {
     let file = upload(form).await?;
-    response(run_blocking(move || thumbnails(&file)).await?)
+    Ok(response(run_blocking(move || thumbnails(&file)).await?)?)
 }
 
 async fn in_run_cpu(form: Multipart) -> Result<Json<Sizes>> {
     let file = upload(form).await?;
-    response(run_cpu(move || thumbnails(&file)).await?)
+    Ok(response(run_cpu(move || thumbnails(&file)).await?)?)
 }
 
 async fn in_process(form: Multipart) -> Result<Json<Sizes>> {
@@ -80,7 +82,7 @@ async fn in_process(form: Multipart) -> Result<Json<Sizes>> {
         ProcessPool::builder("thumbnails").timeout(Duration::from_secs(60)).memory_limit(1 << 30).build()
     });
     let file = upload(form).await?;
-    response(POOL.run(|file: Attachment| thumbnails(&file), file.into()).await?)
+    Ok(response(POOL.run(|file: Attachment| thumbnails(&file), file.into()).await?)?)
 }
 
 /// Returns the first file of the form.
