@@ -7,6 +7,8 @@ mod flight;
 mod guard;
 mod hostile;
 mod offload;
+#[cfg(target_os = "linux")]
+mod process;
 #[cfg(unix)]
 mod serve;
 mod stores;
@@ -96,6 +98,8 @@ fn scenarios_emit_exactly_the_events_of_the_page() {
     flight::scenario_of_runtimes();
     runtime.block_on(offload::scenario());
     offload::scenario_of_runtimes();
+    #[cfg(target_os = "linux")]
+    runtime.block_on(process::scenario());
     runtime.block_on(web::scenario());
     runtime.block_on(stores::scenario());
     #[cfg(unix)]

@@ -7,6 +7,8 @@
 mod callers;
 mod calls;
 mod faults;
+mod idle;
 mod limits;
 mod processes;
+mod recycling;
 mod work;

@@ -5,6 +5,7 @@
 use std::ffi::c_int;
 use std::io;
 use std::mem::{MaybeUninit, zeroed};
+use std::time::Duration;
 
 use rustix::process::Pid;
 
@@ -62,6 +63,20 @@ pub(super) fn try_reap(pid: Pid) -> io::Result<Option<Ended>> {
         WorkerExit::Signal(libc::WTERMSIG(status))
     };
     Ok(Some(Ended { exit, peak_memory: u64::try_from(usage.ru_maxrss).unwrap_or(0).saturating_mul(1_024) }))
+}
+
+/// Returns the processor time that all threads of a process have used. A child that has ended counts until it is
+/// collected.
+pub(super) fn processor_time(process: Pid) -> Option<Duration> {
+    let mut clock = 0;
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: The pointer is valid for writes, and the function does not keep it.
+    let found = unsafe { libc::clock_getcpuclockid(process.as_raw_pid(), &raw mut clock) };
+    // SAFETY: As above. The kernel checks the clock.
+    if found != 0 || unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
+        return None;
+    }
+    Some(Duration::new(u64::try_from(time.tv_sec).ok()?, u32::try_from(time.tv_nsec).ok()?))
 }
 
 /// Closes all file descriptors from `first`.

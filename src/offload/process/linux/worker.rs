@@ -12,6 +12,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use super::frame::{Arrived, RemotePanic, ReplyBuffer, ReplyKind};
+use super::limits::{CallLimits, LimitWatch};
 use super::stderr_tail::StderrTail;
 use super::system::Ended;
 use super::wait::poll_until;
@@ -19,9 +20,8 @@ use super::zygote_link::{ZygoteLink, with_stderr};
 use crate::debug::impl_debug;
 use crate::offload::process::codec;
 use crate::offload::process::error::{DeathParts, WorkerDeath, WorkerExit};
+use crate::random;
 
-/// How often the memory of a worker is checked while it runs a task.
-const MEMORY_CHECK: Duration = Duration::from_millis(100);
 /// How long a killed worker may take to end. The system needs less than a millisecond, unless a device does not answer.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
@@ -40,17 +40,9 @@ pub(super) struct Worker {
     zygote: Arc<ZygoteLink>,
     is_collected: bool,
     /// How many tasks the worker has run.
-    pub(super) tasks: u64,
-}
-
-/// What a worker may use for one task.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct CallLimits {
-    pub(super) deadline: Option<Instant>,
-    /// In bytes.
-    pub(super) memory: Option<u64>,
-    /// The length of the greatest reply, in bytes.
-    pub(super) max_reply: usize,
+    tasks: u64,
+    /// A random number, different for each worker.
+    luck: u64,
 }
 
 /// How a call ended.
@@ -64,6 +56,8 @@ pub(super) enum CallEnd {
     Died,
     TimedOut,
     OutOfMemory,
+    /// The task has used its processor time.
+    OutOfTime,
     BadReply(&'static str),
 }
 
@@ -72,7 +66,7 @@ impl Worker {
     pub(super) fn start(zygote: Arc<ZygoteLink>, forwards_stderr: bool, limit: Duration) -> Result<Self, String> {
         let deadline = Instant::now() + limit;
         let mut worker = Self::fork(zygote, forwards_stderr).map_err(|error| error.to_string())?;
-        let limits = CallLimits { deadline: Some(deadline), memory: None, max_reply: 64 << 10 };
+        let limits = CallLimits { kill_at: Some(deadline), memory: None, cpu: None, max_reply: 64 << 10 };
         let why = match worker.call(&[], &limits) {
             CallEnd::Reply(ReplyKind::Ready, length) => {
                 worker.replies.remove(length);
@@ -109,7 +103,7 @@ impl Worker {
             }
         };
         let replies = ReplyBuffer::default();
-        Ok(Self { pid, pidfd, socket, stderr, replies, zygote, is_collected: false, tasks: 0 })
+        Ok(Self { pid, pidfd, socket, stderr, replies, zygote, is_collected: false, tasks: 0, luck: random::bits() })
     }
 
     pub(super) fn pid(&self) -> Pid {
@@ -128,6 +122,12 @@ impl Worker {
         is_quiet
     }
 
+    /// Returns `true` if the process has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        let mut events = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        poll_until(&mut events, Some(Instant::now())).is_ok_and(|is_running| !is_running)
+    }
+
     /// Sends a request and waits for the reply.
     pub(super) fn call(&mut self, request: &[u8], limits: &CallLimits) -> CallEnd {
         match self.exchange(request, limits) {
@@ -138,7 +138,7 @@ impl Worker {
 
     fn exchange(&mut self, request: &[u8], limits: &CallLimits) -> io::Result<CallEnd> {
         let mut unsent = request;
-        let mut next_check = limits.memory.map(|_| Instant::now() + MEMORY_CHECK);
+        let mut watch = LimitWatch::new(self, *limits);
         loop {
             if !unsent.is_empty() {
                 match send(&self.socket, unsent, SendFlags::NOSIGNAL) {
@@ -149,8 +149,7 @@ impl Worker {
                     Err(_) => unsent = &[],
                 }
             }
-            let wait_until = [limits.deadline, next_check].into_iter().flatten().min();
-            let Ready { socket, stderr, process } = self.wait(!unsent.is_empty(), wait_until)?;
+            let Ready { socket, stderr, process } = self.wait(!unsent.is_empty(), watch.next_check())?;
             if stderr {
                 self.stderr.read();
             }
@@ -166,15 +165,8 @@ impl Worker {
                     Arrived::Part => {}
                 }
             }
-            let now = Instant::now();
-            if limits.deadline.is_some_and(|deadline| deadline <= now) {
-                return Ok(CallEnd::TimedOut);
-            }
-            if next_check.is_some_and(|at| at <= now) {
-                if self.resident_memory().zip(limits.memory).is_some_and(|(resident, limit)| resident > limit) {
-                    return Ok(CallEnd::OutOfMemory);
-                }
-                next_check = Some(now + MEMORY_CHECK);
+            if let Some(exceeded) = watch.check(self) {
+                return Ok(exceeded);
             }
         }
     }
@@ -233,6 +225,12 @@ impl Worker {
         self.tasks += 1;
         self.replies.remove(length);
         !self.replies.has_rest()
+    }
+
+    /// Returns `true` if the worker has run as many tasks as this, or up to a tenth fewer. Workers that start together
+    /// would otherwise also end together.
+    pub(super) fn has_run(&self, tasks: u64) -> bool {
+        self.tasks >= tasks - self.luck % (tasks / 10 + 1)
     }
 
     /// Returns how much physical memory the worker uses, in bytes.
