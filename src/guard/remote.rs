@@ -34,6 +34,10 @@ impl<S: PermitSource> RemoteWait<S> {
         began: Option<Instant>,
     ) -> Result<Self, AcquireError> {
         let source = permit.source();
+        // The caller's permit is one of another process, which waits for a task of a process pool in this one.
+        if source.is_inside() {
+            return Err(refuse_as(source, AcquireErrorKind::WouldDeadlock));
+        }
         let since = began.unwrap_or_else(Instant::now);
         match TurnWait::new(domain, source.lock_name(), source.waits()) {
             Ok(wait) => Ok(Self { wait: Some(wait), permit: Some(permit), domain, since }),

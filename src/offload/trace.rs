@@ -1,7 +1,6 @@
 //! The `tracing` events of pools and portals, with one function for each event. A task that succeeds calls none of
 //! these functions.
 
-use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -10,8 +9,6 @@ use tracing::field::debug;
 
 use super::error::{OffloadError, OffloadErrorKind};
 use super::job::TaskOptions;
-#[cfg(all(feature = "process", target_os = "linux"))]
-use super::process::ProcessError;
 use crate::panic::Panic;
 use crate::rounded::rounded;
 use crate::trace::emit;
@@ -61,37 +58,6 @@ pub(super) fn abandoned(pool: &str, options: &TaskOptions) {
 #[cold]
 pub(super) fn panicked(pool: &str, label: Option<&str>, panic: &Panic) {
     emit!(WARN, pool, label, %panic, "task panicked");
-}
-
-/// Reports a task of a process pool that has panicked, or has lost its worker.
-#[cfg(all(feature = "process", target_os = "linux"))]
-#[cold]
-pub(super) fn task_failed(pool: &str, label: &str, error: &ProcessError) {
-    let label = Some(label).filter(|label| !label.is_empty());
-    match error {
-        ProcessError::Panicked(panic) => panicked(pool, label, panic),
-        ProcessError::WorkerDied(_) => worker_died(pool, label, error),
-        ProcessError::MemoryLimit(_) | ProcessError::CpuLimit(_) | ProcessError::BadReply { .. } => {
-            emit!(WARN, pool, label, %error, "worker killed");
-        }
-        ProcessError::Timeout(_) | ProcessError::Cancelled(_) => emit!(DEBUG, pool, label, %error, "worker killed"),
-        ProcessError::NotStarted(_)
-        | ProcessError::NoWorker { .. }
-        | ProcessError::Codec(_)
-        | ProcessError::ForeignFunction => {}
-    }
-}
-
-#[cfg(all(feature = "process", target_os = "linux"))]
-#[cold]
-pub(super) fn worker_died(pool: &str, label: Option<&str>, error: &dyn fmt::Display) {
-    emit!(WARN, pool, label, %error, "worker died");
-}
-
-#[cfg(all(feature = "process", target_os = "linux"))]
-#[cold]
-pub(super) fn worker_missing(pool: &str, error: &str) {
-    emit!(WARN, pool, error, "starting a worker failed");
 }
 
 #[cold]

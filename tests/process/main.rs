@@ -11,4 +11,5 @@ mod idle;
 mod limits;
 mod processes;
 mod recycling;
+mod together;
 mod work;

@@ -22,6 +22,12 @@ impl CallerContext {
         Self { trace: CallerTrace::capture(), scopes: CallerScopes::capture(), runtime: None }
     }
 
+    /// Returns the context of work whose caller is another process, in these scopes.
+    #[cfg(feature = "process")]
+    pub(crate) fn inside(scopes: CallerScopes) -> Self {
+        Self { scopes, ..Self::default() }
+    }
+
     /// Returns the context of one of several pieces of work that are created together and started one after the other.
     pub(crate) fn for_one_of_many(&self) -> Self {
         Self { trace: self.trace.clone(), scopes: self.scopes.for_one_of_many(), runtime: None }

@@ -12,7 +12,7 @@ use super::codec::{self, CodecError};
 
 /// A function `fn(A) -> R` with the code that decodes `A`, calls the function and encodes `R`.
 ///
-/// Each process maps the program at another address, so both addresses travel as distances from a function of this
+/// Each process maps the program at another address, so both addresses travel as distances from a variable of this
 /// file. A distance is the same in every process that runs the same executable file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Function {
@@ -29,13 +29,18 @@ impl Function {
 
     pub(super) fn new<A: DeserializeOwned, R: Serialize>(target: fn(A) -> R) -> Self {
         let runner: Runner = run::<A, R>;
-        Self { runner: distance(runner as *const ()), target: distance(target as *const ()) }
+        Self::of(runner, target as *const ())
     }
 
     /// Makes a function without arguments and result.
     pub(super) fn of_initializer(target: fn()) -> Self {
         let runner: Runner = run_initializer;
-        Self { runner: distance(runner as *const ()), target: distance(target as *const ()) }
+        Self::of(runner, target as *const ())
+    }
+
+    fn of(runner: Runner, target: *const ()) -> Self {
+        let distance = |code: *const ()| distance(code.expose_provenance());
+        Self { runner: distance(runner as *const ()), target: distance(target) }
     }
 
     /// Returns where this process has the code of the function and of its runner.
@@ -63,7 +68,7 @@ impl Function {
     /// Decodes the arguments, calls the function, and appends its result to `output`.
     pub(super) fn call(self, arguments: &[u8], output: &mut Vec<u8>) -> Result<(), CodecError> {
         // SAFETY: The distances were made in this process, or in one that runs the same file: see `from_server`.
-        // There the distance led from `anchor` to a `Runner`, so it does here.
+        // There the distance led from `ANCHOR` to a `Runner`, so it does here.
         let runner = unsafe { transmute::<*const (), Runner>(at(self.runner)) };
         runner(at(self.target), arguments, output)
     }
@@ -89,17 +94,22 @@ fn run_initializer(target: *const (), _: &[u8], _: &mut Vec<u8>) -> Result<(), C
     Ok(())
 }
 
-/// Every distance is measured from here.
-fn anchor() {}
+/// Every distance is measured from here. A static has one address, whereas the compiler may copy a function into each
+/// crate that uses it.
+static ANCHOR: u8 = 0;
 
-fn distance(code: *const ()) -> i64 {
-    let from = (anchor as fn() as *const ()).expose_provenance();
-    code.expose_provenance().wrapping_sub(from).cast_signed() as i64
+/// Returns the distance of an address of this program, which is the same in all of its processes.
+pub(super) fn distance(address: usize) -> i64 {
+    address.wrapping_sub((&raw const ANCHOR).addr()).cast_signed() as i64
+}
+
+/// Returns the address at a distance.
+pub(super) fn address_at(distance: i64) -> usize {
+    (&raw const ANCHOR).addr().wrapping_add_signed(distance as isize)
 }
 
 fn at(distance: i64) -> *const () {
-    let from = (anchor as fn() as *const ()).addr();
-    ptr::with_exposed_provenance(from.wrapping_add_signed(distance as isize))
+    ptr::with_exposed_provenance(address_at(distance))
 }
 
 #[cfg(test)]

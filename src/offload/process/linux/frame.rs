@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tracing::Level;
 
 use crate::offload::process::function::Function;
 
@@ -15,26 +16,29 @@ const CHUNK: usize = 1 << 20;
 /// How much memory is kept for the next reply.
 const KEPT: usize = 32 << 20;
 
-/// What comes before the label and the arguments of a request.
+/// What comes first in a request. The rest is a [`RequestMeta`], unless its length is 0, and the arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RequestHeader {
     pub(super) function: [u8; Function::LENGTH],
     /// How long the caller waits.
     pub(super) budget: Option<Duration>,
-    pub(super) label_length: u32,
+    /// The greatest level of `tracing` events that the server wants, from 1 for errors to 5. 0 for none.
+    pub(super) level: u8,
+    pub(super) meta_length: u64,
     pub(super) arguments_length: u64,
 }
 
 impl RequestHeader {
-    pub(super) const LENGTH: usize = Function::LENGTH + 8 + 4 + 8;
+    pub(super) const LENGTH: usize = Function::LENGTH + 8 + 1 + 8 + 8;
 
     pub(super) fn to_bytes(self) -> [u8; Self::LENGTH] {
         let budget = self.budget.map_or(u64::MAX, |budget| u64::try_from(budget.as_nanos()).unwrap_or(u64::MAX));
         let mut bytes = [0; Self::LENGTH];
         bytes[..16].copy_from_slice(&self.function);
         bytes[16..24].copy_from_slice(&budget.to_le_bytes());
-        bytes[24..28].copy_from_slice(&self.label_length.to_le_bytes());
-        bytes[28..].copy_from_slice(&self.arguments_length.to_le_bytes());
+        bytes[24] = self.level;
+        bytes[25..33].copy_from_slice(&self.meta_length.to_le_bytes());
+        bytes[33..].copy_from_slice(&self.arguments_length.to_le_bytes());
         bytes
     }
 
@@ -43,10 +47,20 @@ impl RequestHeader {
         Self {
             function: bytes[..16].try_into().expect("a function has this length"),
             budget: (budget != u64::MAX).then(|| Duration::from_nanos(budget)),
-            label_length: u32::from_le_bytes(bytes[24..28].try_into().expect("a length has four bytes")),
-            arguments_length: number(&bytes[28..]),
+            level: bytes[24],
+            meta_length: number(&bytes[25..33]),
+            arguments_length: number(&bytes[33..]),
         }
     }
+}
+
+/// What the worker knows of a task, besides its function and its arguments.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct RequestMeta {
+    /// Empty if the task has no label.
+    pub(super) label: String,
+    /// The guards and flights that the task's caller is inside: the distance of each, and a number within it.
+    pub(super) scopes: Vec<(i64, u64)>,
 }
 
 /// What a reply is.
@@ -61,6 +75,8 @@ pub(super) enum ReplyKind {
     Panicked = 3,
     /// A text: the arguments or the result can't be converted.
     Codec = 4,
+    /// A [`RemoteEvent`]. The task goes on.
+    Event = 5,
 }
 
 /// A panic in a worker.
@@ -68,6 +84,28 @@ pub(super) enum ReplyKind {
 pub(super) struct RemotePanic {
     pub(super) message: String,
     pub(super) location: Option<String>,
+}
+
+/// A `tracing` event in a worker.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct RemoteEvent {
+    /// From 1 for errors to 5.
+    pub(super) level: u8,
+    pub(super) target: String,
+    pub(super) message: String,
+    /// All other fields, as `name=value`.
+    pub(super) fields: String,
+}
+
+/// Returns the number of a level: from 1 for errors to 5.
+pub(super) fn level_number(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 1,
+        Level::WARN => 2,
+        Level::INFO => 3,
+        Level::DEBUG => 4,
+        Level::TRACE => 5,
+    }
 }
 
 /// The length of the header of a reply: its kind, and the length of its body.
@@ -125,6 +163,7 @@ impl ReplyBuffer {
             2 => ReplyKind::Done,
             3 => ReplyKind::Panicked,
             4 => ReplyKind::Codec,
+            5 => ReplyKind::Event,
             _ => return Arrived::Bad("no reply begins like this"),
         };
         if length > max_body {
@@ -213,11 +252,12 @@ mod tests {
         fn request_header_survives_the_way(
             function in any::<[u8; 16]>(),
             budget in proptest::option::of(0..u64::MAX),
-            label_length in any::<u32>(),
+            level in any::<u8>(),
+            meta_length in any::<u64>(),
             arguments_length in any::<u64>(),
         ) {
             let budget = budget.map(Duration::from_nanos);
-            let header = RequestHeader { function, budget, label_length, arguments_length };
+            let header = RequestHeader { function, budget, level, meta_length, arguments_length };
             prop_assert_eq!(RequestHeader::from_bytes(&header.to_bytes()), header);
         }
     }

@@ -12,9 +12,9 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::trace;
 use super::worker::Worker;
 use super::worker_set::WorkerSet;
-use crate::offload::trace;
 use crate::sync::{lock, wait_timeout};
 
 /// The least and the greatest time between two checks of the idle workers.
@@ -93,7 +93,7 @@ impl WorkerSet {
         let keeper = thread::Builder::new().name("onelane-keeper".to_owned()).spawn(move || this.keep());
         if let Err(error) = keeper {
             lock(&self.state).has_keeper = false;
-            trace::thread_missing(&self.settings.name, &error);
+            crate::offload::trace::thread_missing(&self.settings.name, &error);
         }
     }
 

@@ -15,15 +15,17 @@
 //! | `kill_switch` | how a caller that leaves kills the worker of its task |
 //! | `zygote_link` | starts the zygote, asks it for workers |
 //! | `channel`, `frame` | the messages between server and zygote, and between server and worker |
+//! | `trace` | the events of process pools |
 //! | `stderr_tail`, `wait` | reads the standard error of a worker, waits for file descriptors |
 //! | `image` | finds out if a function is part of the executable file |
 //! | `boot` | how the program becomes a zygote before `main` |
 //! | `zygote` | forks workers |
-//! | `serve` | what a worker does |
+//! | `serve`, `events` | what a worker does, and how its `tracing` events reach the server |
 //! | `system` | calls of the operating system that need `unsafe` |
 
 mod boot;
 mod channel;
+mod events;
 mod frame;
 mod image;
 mod keeper;
@@ -32,6 +34,7 @@ mod limits;
 mod serve;
 mod stderr_tail;
 mod system;
+mod trace;
 mod wait;
 mod worker;
 mod worker_set;

@@ -9,12 +9,14 @@ use std::task::{Context, Poll, Waker};
 use tokio::time::Instant;
 
 use super::channel::WorkerSettings;
-use super::frame::{REPLY_HEADER, RemotePanic, ReplyKind, RequestHeader, reply_header};
+use super::events::{self, forward_events};
+use super::frame::{REPLY_HEADER, RemotePanic, ReplyKind, RequestHeader, RequestMeta, reply_header};
 use super::system;
 use crate::offload::error::OffloadError;
 use crate::offload::job::{AwaitableJob, CallerContext, Job, RunnableJob, TaskContext, TaskOptions, TaskPlace};
 use crate::offload::process::codec;
-use crate::offload::process::function::Function;
+use crate::offload::process::function::{self, Function};
+use crate::scope::CallerScopes;
 
 /// How much memory the worker keeps for the arguments and the result of the next task, in bytes.
 const KEPT: usize = 32 << 20;
@@ -50,7 +52,7 @@ fn serve(mut socket: &UnixStream, settings: &WorkerSettings) -> io::Result<()> {
             other => other?,
         }
         let header = RequestHeader::from_bytes(&header);
-        let length = header.arguments_length.saturating_add(header.label_length.into());
+        let length = header.arguments_length.saturating_add(header.meta_length);
         request.clear();
         request.reserve(usize::try_from(length).map_err(io::Error::other)?);
         requests.by_ref().take(length).read_to_end(&mut request)?;
@@ -58,16 +60,21 @@ fn serve(mut socket: &UnixStream, settings: &WorkerSettings) -> io::Result<()> {
             return Ok(());
         }
         reply.clear();
+        forward_events(socket, header.level);
         (request, reply) = run(&header, request, reply);
-        socket.write_all(&reply)?;
+        events::write_reply(socket, &reply)?;
         [&mut request, &mut reply].into_iter().for_each(give_back);
     }
 }
 
 /// Runs one task. Returns the buffers, with the reply.
 fn run(header: &RequestHeader, request: Vec<u8>, reply: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
-    let label_length = header.label_length as usize;
-    let label = String::from_utf8_lossy(&request[..label_length]).into_owned();
+    // The lengths are those of bytes that have been read.
+    let arguments_at = header.meta_length as usize;
+    let meta = &request[..arguments_at];
+    let RequestMeta { label, scopes } = codec::decode(meta).unwrap_or_default();
+    let scopes = scopes.into_iter().map(|(distance, number)| (function::address_at(distance), number));
+    let (scopes, _hold) = CallerScopes::of(scopes.collect());
     let options = TaskOptions {
         label: (!label.is_empty()).then(|| label.into()),
         deadline: header.budget.and_then(|budget| Instant::now().checked_add(budget)),
@@ -77,10 +84,10 @@ fn run(header: &RequestHeader, request: Vec<u8>, reply: Vec<u8>) -> (Vec<u8>, Ve
     let work = move |_: &TaskContext| {
         let mut reply = reply;
         reply.resize(REPLY_HEADER, 0);
-        let called = function.call(&request[label_length..], &mut reply);
+        let called = function.call(&request[arguments_at..], &mut reply);
         (called, request, reply)
     };
-    match call(options, work) {
+    match call(options, CallerContext::inside(scopes), work) {
         Ok((Ok(()), request, mut reply)) => {
             let header = reply_header(ReplyKind::Done, reply.len() - REPLY_HEADER);
             reply[..REPLY_HEADER].copy_from_slice(&header);
@@ -99,17 +106,19 @@ fn run(header: &RequestHeader, request: Vec<u8>, reply: Vec<u8>) -> (Vec<u8>, Ve
 }
 
 fn initialize(initializer: Function) -> Result<(), RemotePanic> {
-    call(TaskOptions::default(), move |_| initializer.call(&[], &mut Vec::new()).map_err(|error| error.to_string()))?
-        .map_err(|message| RemotePanic { message, location: None })
+    call(TaskOptions::default(), CallerContext::default(), move |_| {
+        initializer.call(&[], &mut Vec::new()).map_err(|error| error.to_string())
+    })?
+    .map_err(|message| RemotePanic { message, location: None })
 }
 
 /// Calls user code as the task of a pool on threads is called: with a context, and with its panic caught.
-fn call<F, T>(options: TaskOptions, work: F) -> Result<T, RemotePanic>
+fn call<F, T>(options: TaskOptions, caller: CallerContext, work: F) -> Result<T, RemotePanic>
 where
     F: FnOnce(&TaskContext) -> T + Send + 'static,
     T: Send + 'static,
 {
-    let job = Arc::new(Job::new(TaskPlace::default(), options, CallerContext::default(), work));
+    let job = Arc::new(Job::new(TaskPlace::default(), options, caller, work));
     Arc::clone(&job).run("worker");
     // There is no waker yet.
     drop(job.publish());

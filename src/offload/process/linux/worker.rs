@@ -11,10 +11,11 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-use super::frame::{Arrived, RemotePanic, ReplyBuffer, ReplyKind};
+use super::frame::{Arrived, RemoteEvent, RemotePanic, ReplyBuffer, ReplyKind};
 use super::limits::{CallLimits, LimitWatch};
 use super::stderr_tail::StderrTail;
 use super::system::Ended;
+use super::trace;
 use super::wait::poll_until;
 use super::zygote_link::{ZygoteLink, with_stderr};
 use crate::debug::impl_debug;
@@ -154,15 +155,15 @@ impl Worker {
                 self.stderr.read();
             }
             if socket || process {
-                let is_closed = self.receive(limits.max_reply)?;
-                match self.replies.first(limits.max_reply) {
-                    Arrived::All(..) if !unsent.is_empty() => {
+                match self.next_reply(limits.max_reply)? {
+                    Next::Reply(..) if !unsent.is_empty() => {
                         return Ok(CallEnd::BadReply("it came before the worker had read the request"));
                     }
-                    Arrived::All(kind, length) => return Ok(CallEnd::Reply(kind, length)),
-                    Arrived::Bad(why) => return Ok(CallEnd::BadReply(why)),
-                    Arrived::Part if is_closed || process => return Ok(CallEnd::Died),
-                    Arrived::Part => {}
+                    Next::Reply(kind, length) => return Ok(CallEnd::Reply(kind, length)),
+                    Next::Bad(why) => return Ok(CallEnd::BadReply(why)),
+                    Next::Closed => return Ok(CallEnd::Died),
+                    Next::Pending if process => return Ok(CallEnd::Died),
+                    Next::Pending => {}
                 }
             }
             if let Some(exceeded) = watch.check(self) {
@@ -195,19 +196,29 @@ impl Worker {
         }
     }
 
-    /// Receives until the first reply is complete or bad, or there are no more bytes. Returns `true` if the worker has
-    /// closed its socket.
-    fn receive(&mut self, max_reply: usize) -> io::Result<bool> {
-        while self.replies.first(max_reply) == Arrived::Part {
+    /// Receives until a reply is complete, and emits the events that come before it.
+    fn next_reply(&mut self, max_reply: usize) -> io::Result<Next> {
+        loop {
+            match self.replies.first(max_reply) {
+                Arrived::All(ReplyKind::Event, length) => {
+                    if let Ok(event) = codec::decode::<RemoteEvent>(self.replies.body(length)) {
+                        trace::worker_event(self.pid.as_raw_pid(), &event);
+                    }
+                    self.replies.remove(length);
+                    continue;
+                }
+                Arrived::All(kind, length) => return Ok(Next::Reply(kind, length)),
+                Arrived::Bad(why) => return Ok(Next::Bad(why)),
+                Arrived::Part => {}
+            }
             match recv(&self.socket, self.replies.space(), RecvFlags::empty()) {
-                Ok((0, _)) | Err(Errno::CONNRESET) => return Ok(true),
+                Ok((0, _)) | Err(Errno::CONNRESET) => return Ok(Next::Closed),
                 Ok((length, _)) => self.replies.advance(length),
-                Err(Errno::AGAIN) => return Ok(false),
+                Err(Errno::AGAIN) => return Ok(Next::Pending),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(false)
     }
 
     /// Returns the body of a complete reply.
@@ -268,6 +279,16 @@ impl Worker {
         let _ = poll_until(&mut events, Some(Instant::now() + END_LIMIT));
         self.zygote.try_reap(self.pid).ok().flatten()
     }
+}
+
+/// What has arrived from a worker.
+enum Next {
+    Reply(ReplyKind, usize),
+    Bad(&'static str),
+    /// The reply is not complete, and there are no more bytes at the moment.
+    Pending,
+    /// The reply is not complete, and never will be.
+    Closed,
 }
 
 /// Which descriptors are ready.

@@ -4,24 +4,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use tracing::level_filters::LevelFilter;
+
 use super::boot;
 use super::channel::WorkerSettings;
-use super::frame::{ReplyKind, RequestHeader};
+use super::frame::{ReplyKind, RequestHeader, RequestMeta, level_number};
 use super::image;
 use super::keeper::SetState;
 use super::kill_switch::KillSwitch;
 use super::limits::CallLimits;
+use super::trace;
 use super::worker::{CallEnd, Worker};
 use super::zygote_link::ZygoteLink;
 use crate::debug::impl_debug;
 use crate::offload::error::OffloadErrorKind;
 use crate::offload::limiter::SharedLimiter;
+use crate::offload::process::codec;
 use crate::offload::process::error::{ProcessError, WorkerDeath};
-use crate::offload::process::function::Function;
+use crate::offload::process::function::{self, Function};
 use crate::offload::process::settings::ProcessSettings;
 use crate::offload::process::stats::WorkerCounts;
-use crate::offload::trace;
 use crate::panic::Panic;
+use crate::scope::CallerScopes;
 use crate::sync::{Condvar, Mutex, lock};
 
 /// How many times in a row a task tries to start a worker.
@@ -97,11 +101,15 @@ impl WorkerSet {
         decode: impl FnOnce(&[u8]) -> postcard::Result<R>,
         switch: &KillSwitch,
     ) -> Result<R, ProcessError> {
-        if !call.function.addresses().into_iter().all(image::contains) {
+        if !call.function.addresses().into_iter().all(image::contains_function) {
             return Err(ProcessError::ForeignFunction);
         }
         let mut request = vec![0; RequestHeader::LENGTH];
-        request.extend(call.label.as_bytes());
+        let meta = RequestMeta { label: call.label.into(), scopes: scopes_in_program() };
+        if meta != RequestMeta::default() {
+            codec::encode(&meta, &mut request).map_err(|error| ProcessError::Codec(error.to_string()))?;
+        }
+        let arguments_at = request.len();
         encode(&mut request).map_err(|error| ProcessError::Codec(format!("encoding the arguments failed: {error}")))?;
         let mut attempts = 0;
         loop {
@@ -110,7 +118,7 @@ impl WorkerSet {
                 self.put_back(worker);
                 return Err(ProcessError::NotStarted(OffloadErrorKind::Cancelled.into()));
             }
-            write_header(&mut request, call);
+            write_header(&mut request, call, arguments_at);
             let limits = CallLimits {
                 kill_at: call.deadline.and_then(|deadline| deadline.checked_add(self.settings.kill_grace)),
                 memory: self.settings.memory_limit,
@@ -143,7 +151,7 @@ impl WorkerSet {
                     Err(error) => ProcessError::Codec(format!("decoding a panic failed: {error}")),
                 }),
                 ReplyKind::Codec => Err(ProcessError::Codec(String::from_utf8_lossy(worker.body(length)).into_owned())),
-                ReplyKind::Ready => {
+                ReplyKind::Ready | ReplyKind::Event => {
                     let death = self.end(&mut worker, started.elapsed());
                     let end = CallEnd::BadReply("it answers no request");
                     return Err(self.failure(call.label, &end, is_cancelled, death));
@@ -256,13 +264,22 @@ impl WorkerSet {
     }
 }
 
+/// Returns the guards and flights that the task's caller is inside, as far as the worker has them too: the statics of
+/// the program.
+fn scopes_in_program() -> Vec<(i64, u64)> {
+    let scopes = CallerScopes::capture().in_effect();
+    let scopes = scopes.into_iter().filter(|(address, _)| image::contains_static(*address));
+    scopes.map(|(address, number)| (function::distance(address), number)).collect()
+}
+
 /// Writes the header to its place at the start of a request.
-fn write_header(request: &mut [u8], call: &Call<'_>) {
+fn write_header(request: &mut [u8], call: &Call<'_>, arguments_at: usize) {
     let header = RequestHeader {
         function: call.function.to_bytes(),
         budget: call.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())),
-        label_length: u32::try_from(call.label.len()).unwrap_or(u32::MAX),
-        arguments_length: (request.len() - RequestHeader::LENGTH - call.label.len()) as u64,
+        level: LevelFilter::current().into_level().map_or(0, level_number),
+        meta_length: (arguments_at - RequestHeader::LENGTH) as u64,
+        arguments_length: (request.len() - arguments_at) as u64,
     };
     request[..RequestHeader::LENGTH].copy_from_slice(&header.to_bytes());
 }

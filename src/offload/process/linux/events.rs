@@ -1,0 +1,108 @@
+//! [`forward_events`], which sends the `tracing` events of a worker to its server.
+
+use std::fmt::{Debug, Write as _};
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::set_global_default;
+use tracing::{Event, Metadata, Subscriber};
+
+use super::frame::{REPLY_HEADER, RemoteEvent, ReplyKind, level_number, reply_header};
+use crate::offload::process::codec;
+use crate::trace::TARGET;
+
+/// The greatest level that the server wants. It guards no other memory, so `Relaxed` suffices.
+static LEVEL: AtomicU8 = AtomicU8::new(0);
+/// Where events are written. `None` while no task runs: the server reads only while it waits for a reply. The reply is
+/// written with the mutex held, so that no event is written into it or after it.
+static OUTPUT: Mutex<Option<UnixStream>> = Mutex::new(None);
+/// Whether the subscriber of this file is the one of the process. An initializer may have set another one.
+static IS_SET: LazyLock<bool> = LazyLock::new(|| set_global_default(Forwarder).is_ok());
+
+/// Sends events up to `level` to the server until [`write_reply`] is called. With 0, no event is sent.
+pub(super) fn forward_events(socket: &UnixStream, level: u8) {
+    if level == 0 && LEVEL.load(Ordering::Relaxed) == 0 {
+        return;
+    }
+    if LEVEL.swap(level, Ordering::Relaxed) != level && *IS_SET {
+        tracing::callsite::rebuild_interest_cache();
+    }
+    if level > 0 && *IS_SET {
+        *OUTPUT.lock().unwrap_or_else(PoisonError::into_inner) = socket.try_clone().ok();
+    }
+}
+
+/// Writes the reply of a task, after its last event.
+pub(super) fn write_reply(mut socket: &UnixStream, reply: &[u8]) -> std::io::Result<()> {
+    let mut output = OUTPUT.lock().unwrap_or_else(PoisonError::into_inner);
+    *output = None;
+    socket.write_all(reply)
+}
+
+/// The subscriber of a worker. It has no spans.
+struct Forwarder;
+
+impl Subscriber for Forwarder {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        // The server reports what happens to tasks itself.
+        metadata.is_event()
+            && level_number(*metadata.level()) <= LEVEL.load(Ordering::Relaxed)
+            && metadata.target() != TARGET
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let metadata = event.metadata();
+        let event = RemoteEvent {
+            level: level_number(*metadata.level()),
+            target: metadata.target().to_owned(),
+            message: fields.message,
+            fields: fields.others,
+        };
+        let mut frame = vec![0; REPLY_HEADER];
+        if codec::encode(&event, &mut frame).is_err() {
+            return;
+        }
+        let header = reply_header(ReplyKind::Event, frame.len() - REPLY_HEADER);
+        frame[..REPLY_HEADER].copy_from_slice(&header);
+        if let Some(output) = &mut *OUTPUT.lock().unwrap_or_else(PoisonError::into_inner) {
+            // The server is gone if this fails.
+            let _ = output.write_all(&frame);
+        }
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+#[derive(Default)]
+struct Fields {
+    message: String,
+    others: String,
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        // Writing to a string fails only if the `Debug` of the value does.
+        let _ = if field.name() == "message" {
+            write!(self.message, "{value:?}")
+        } else {
+            let space = if self.others.is_empty() { "" } else { " " };
+            write!(self.others, "{space}{}={value:?}", field.name())
+        };
+    }
+}
