@@ -113,6 +113,18 @@ fn warm_workers_that_die_at_start_are_no_fork_loop() {
 }
 
 #[tokio::test]
+async fn workers_above_a_smaller_total_end() {
+    let pool = ProcessPool::builder("smaller").workers(3).build();
+    let tasks = [0; 3].map(|_| pool.task(sleep_ms, 300).start().unwrap());
+    until("all tasks run", || pool.stats().workers.started == 3).await;
+    pool.limiter().set_total(1);
+    for task in tasks {
+        assert!(task.await.is_ok());
+    }
+    until("one worker is left", || pool.stats().workers.idle == 1 && pool.stats().workers.busy == 0).await;
+}
+
+#[tokio::test]
 async fn closing_a_pool_waits_for_no_process() {
     let pool = ProcessPool::builder("stuck").workers(1).build();
     let worker = pool.run(pid, ()).await.unwrap();

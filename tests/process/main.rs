@@ -11,5 +11,6 @@ mod idle;
 mod limits;
 mod processes;
 mod recycling;
+mod sandbox;
 mod together;
 mod work;

@@ -118,7 +118,17 @@ fn memory_of_many_tasks() {
         println!("\nmemory of server and worker before {tasks} tasks {before:?}, and after {after:?}");
         assert!(after.0 < before.0 + (1 << 20) && after.1 < before.1 + (1 << 20), "{before:?} {after:?}");
         assert_eq!(pool.stats().workers.started, 1);
+        assert_eq!(keepers(), 1);
+        drop(pool);
+        until("the thread of the pool has ended", || keepers() == 0).await;
     });
+}
+
+/// Returns how many threads of this process look after a pool.
+fn keepers() -> usize {
+    let threads = fs::read_dir("/proc/self/task").unwrap().flatten();
+    let names = threads.map(|thread| fs::read_to_string(thread.path().join("comm")).unwrap_or_default());
+    names.filter(|name| name.trim_end() == "onelane-keeper").count()
 }
 
 const TASKS: &str = "ONELANE_TEST_PROCESS_TASKS";

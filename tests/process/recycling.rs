@@ -5,7 +5,9 @@ use std::hint::black_box;
 
 use futures::future::join_all;
 use onelane::ProcessPool;
+use support::waiting::until;
 
+use crate::processes::is_running;
 use crate::work::{pid, resident_memory};
 
 #[tokio::test]
@@ -37,6 +39,16 @@ async fn recycling_under_load_loses_no_task() {
     assert!(full.collect::<BTreeSet<_>>().len() > 1, "all have run the same number: {tasks_of_workers:?}");
     let workers = pool.stats().workers;
     assert_eq!((workers.died, workers.killed, workers.started), (0, 0, tasks_of_workers.len() as u64));
+}
+
+#[tokio::test]
+async fn each_task_may_have_a_process_of_its_own() {
+    let pool = ProcessPool::builder("own").workers(4).max_tasks_per_worker(1).build();
+    let workers = join_all((0..300).map(|_| pool.run(pid, ()))).await;
+    let workers: BTreeSet<i32> = workers.into_iter().map(Result::unwrap).collect();
+    assert_eq!(workers.len(), 300);
+    until("all have ended", || pool.stats().workers.busy == 0).await;
+    assert!(!workers.into_iter().any(is_running));
 }
 
 #[tokio::test]

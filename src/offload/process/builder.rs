@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::platform::WorkerSet;
 use super::pool::ProcessPool;
+#[cfg(feature = "landlock")]
+use super::sandbox::Sandbox;
 use super::settings::ProcessSettings;
 use crate::config_error::ConfigError;
 use crate::offload::builder::CpuPoolBuilder;
@@ -156,6 +158,13 @@ impl ProcessPoolBuilder {
     /// Starts workers without the server's environment variables, which may contain passwords.
     pub fn clear_environment(mut self) -> Self {
         self.settings.clears_environment = true;
+        self
+    }
+
+    /// Sets what workers may not do. Default: no sandbox.
+    #[cfg(feature = "landlock")]
+    pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
+        self.settings.sandbox = Some(sandbox);
         self
     }
 

@@ -47,6 +47,8 @@ mod future;
 mod linux;
 mod managed;
 mod pool;
+#[cfg(feature = "landlock")]
+mod sandbox;
 mod settings;
 mod stats;
 mod task;
@@ -62,6 +64,8 @@ pub use self::builder::ProcessPoolBuilder;
 pub use self::error::{ProcessError, WorkerDeath, WorkerExit};
 pub use self::future::{ProcessFuture, ProcessHandle};
 pub use self::pool::ProcessPool;
+#[cfg(feature = "landlock")]
+pub use self::sandbox::Sandbox;
 pub use self::stats::{ProcessStats, WorkerCounts};
 pub use self::task::ProcessTask;
 

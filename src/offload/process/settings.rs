@@ -3,6 +3,9 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+#[cfg(feature = "landlock")]
+use super::sandbox::Sandbox;
+
 #[derive(Clone, Debug)]
 pub(super) struct ProcessSettings {
     pub(super) name: Cow<'static, str>,
@@ -19,6 +22,8 @@ pub(super) struct ProcessSettings {
     pub(super) max_reply: usize,
     pub(super) forwards_stderr: bool,
     pub(super) clears_environment: bool,
+    #[cfg(feature = "landlock")]
+    pub(super) sandbox: Option<Sandbox>,
 }
 
 impl ProcessSettings {
@@ -38,6 +43,8 @@ impl ProcessSettings {
             max_reply: 256 << 20,
             forwards_stderr: true,
             clears_environment: false,
+            #[cfg(feature = "landlock")]
+            sandbox: None,
         }
     }
 }

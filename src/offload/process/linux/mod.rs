@@ -21,6 +21,7 @@
 //! | `boot` | how the program becomes a zygote before `main` |
 //! | `zygote` | forks workers |
 //! | `serve`, `events` | what a worker does, and how its `tracing` events reach the server |
+//! | `sandbox` | what a worker gives up before its first task |
 //! | `system` | calls of the operating system that need `unsafe` |
 
 mod boot;
@@ -31,6 +32,8 @@ mod image;
 mod keeper;
 mod kill_switch;
 mod limits;
+#[cfg(feature = "landlock")]
+mod sandbox;
 mod serve;
 mod stderr_tail;
 mod system;

@@ -36,6 +36,8 @@ pub(super) fn main(socket: OwnedFd, settings: &WorkerSettings) -> ! {
 fn serve(mut socket: &UnixStream, settings: &WorkerSettings) -> io::Result<()> {
     let (mut request, mut reply) = (Vec::new(), Vec::new());
     let started = settings.initializer.map_or(Ok(()), |initializer| initialize(Function::from_server(initializer)));
+    #[cfg(feature = "landlock")]
+    settings.sandbox.as_ref().map_or(Ok(()), super::sandbox::enter).map_err(io::Error::other)?;
     match started {
         Ok(()) => reply.extend(reply_header(ReplyKind::Ready, 0)),
         Err(panic) => write_reply(&mut reply, ReplyKind::Panicked, |body| codec::encode(&panic, body).is_ok()),

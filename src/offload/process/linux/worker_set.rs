@@ -73,6 +73,8 @@ impl WorkerSet {
         let worker_settings = WorkerSettings {
             initializer: settings.initializer.map(|initializer| Function::of_initializer(initializer).to_bytes()),
             memory_limit: settings.memory_limit,
+            #[cfg(feature = "landlock")]
+            sandbox: settings.sandbox.clone().map(|sandbox| sandbox.0),
             name: settings.name.clone().into_owned(),
         };
         let this = Arc::new(Self {
