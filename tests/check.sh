@@ -100,6 +100,12 @@ for set in "${features[@]}" "${pairs[@]}"; do
 done
 step 'lint all targets of all members'
 cargo clippy "${all[@]}" --all-targets -- -D warnings
+step 'lint the library for macOS'
+if rustup target add aarch64-apple-darwin >/dev/null 2>&1; then
+    cargo clippy --locked -p onelane --lib --all-features --target aarch64-apple-darwin -- -D warnings
+else
+    echo 'skipped: the standard library for macOS cannot be installed'
+fi
 # The commands of the README select these features.
 step 'lint the examples as users build them'
 cargo clippy --locked --examples -- -D warnings

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group};
 use onelane::ProcessPool;
+use onelane::offload::process::Attachment;
 use serde_bytes::ByteBuf;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
@@ -63,7 +64,8 @@ fn payload_16m(c: &mut Criterion) {
             runtime.block_on(async {
                 let start = Instant::now();
                 for _ in 0..iterations {
-                    assert_eq!(pool.run(|bytes: Bytes| bytes, bytes.clone()).await.expect("a result").len(), LARGE);
+                    let result = pool.run(|bytes: Attachment| bytes, bytes.clone().into()).await;
+                    assert_eq!(result.expect("a result").len(), LARGE);
                 }
                 start.elapsed()
             })

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use onelane::offload::process::WorkerCounts;
+use onelane::offload::process::{Attachment, WorkerCounts};
 use onelane::offload::{OffloadErrorKind, TaskContext};
 use onelane::{ProcessError, ProcessPool};
 use serde::{Deserialize, Serialize};
@@ -52,6 +52,32 @@ async fn large_values_survive_both_ways() {
         assert!(pool.run(echo, bytes.clone()).await.unwrap() == bytes, "{length} bytes");
     }
     assert_eq!(pool.stats().workers.started, 1);
+}
+
+#[tokio::test]
+async fn attachments_survive_both_ways_in_any_place() {
+    type Files = Vec<(String, Option<Attachment>)>;
+    fn reversed(files: Files) -> (usize, Files) {
+        let length = files.iter().flat_map(|(_, file)| file).map(|file| file.len()).sum();
+        (length, files.into_iter().rev().collect())
+    }
+
+    let pool = ProcessPool::builder("attachments").workers(1).max_reply(100 << 20).build();
+    let lengths = [0, 1, 16_383, 16_384, 70_000, 1 << 20, 40 << 20];
+    let attachment = |length: usize| (0..length).map(|index| (index % 251) as u8).collect::<Vec<u8>>().into();
+    let mut files: Files = lengths.map(|length| (format!("{length}"), Some(attachment(length)))).into();
+    files.push(("none".to_owned(), None));
+    for _ in 0..3 {
+        let (length, mut returned) = pool.run(reversed, files.clone()).await.unwrap();
+        returned.reverse();
+        assert!(length == lengths.iter().sum::<usize>() && returned == files);
+    }
+    assert_eq!(pool.stats().workers.started, 1);
+
+    let grow = |length: usize| Attachment::from(vec![0; length]);
+    let error = pool.run(grow, (100 << 20) + 1).await.unwrap_err();
+    assert!(matches!(error, ProcessError::BadReply { .. }), "{error:?}");
+    assert_eq!(pool.run(grow, 20_000).await.unwrap().len(), 20_000);
 }
 
 #[derive(Debug)]

@@ -137,7 +137,8 @@ async fn closing_a_pool_waits_for_no_process() {
         drop(pool);
         sender.send(()).unwrap();
     });
-    let is_closed = receiver.recv_timeout(PATIENCE);
+    // A thread that waits for the zygote gives up after 5 s.
+    let is_closed = receiver.recv_timeout(Duration::from_secs(3));
     signal(zygote, Signal::CONT);
     assert!(is_closed.is_ok(), "the thread that closes the pool waits for a process");
     thread.join().unwrap();

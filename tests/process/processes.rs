@@ -1,6 +1,7 @@
 //! What remains of workers, and what they inherit.
 
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use std::{env, fs, thread};
 use onelane::ProcessPool;
 use rustix::process::{Pid, Signal, kill_process};
 use support::process::Example;
+use support::runtimes::current_thread;
 use support::waiting::{PATIENCE, until};
 
 use crate::work::{Fault, add, pid, resident_memory, sleep_ms, start_child, start_child_and_hang};
@@ -187,6 +189,51 @@ async fn killed_server_leaves_no_worker_and_a_free_port() {
     until("the group has ended", || group().is_empty()).await;
     assert!(killed_at.elapsed() < PATIENCE);
     TcpListener::bind(address).unwrap();
+    // A worker that ran a part of `main` would begin the test again.
+    let before: Vec<&str> = server.before.iter().map(|line| &*line.text).collect();
+    assert_eq!(before.iter().filter(|line| line.contains("running 1 test")).count(), 1, "{before:?}");
+    assert_eq!(server.printed(), "");
+}
+
+const REPLACED: &str = "ONELANE_TEST_REPLACED";
+
+/// The program of the test below, which replaces its own executable file.
+#[test]
+fn replaced_program() {
+    if env::var(REPLACED).is_err() {
+        return;
+    }
+    let path = env::current_exe().unwrap();
+    current_thread().block_on(async {
+        let before = ProcessPool::builder("before").workers(1).build();
+        assert_eq!(before.run(add, (1, 2)).await.unwrap(), 3);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "#!/bin/sh\necho this is another program\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let worker = before.run(pid, ()).await.unwrap();
+        kill_process(Pid::from_raw(parent(worker)).unwrap(), Signal::KILL).unwrap();
+        assert_eq!(before.run(add, (3, 4)).await.unwrap(), 7);
+        let after = ProcessPool::builder("after").workers(1).build();
+        assert_eq!(after.run(add, (5, 6)).await.unwrap(), 11);
+        assert_ne!(after.run(pid, ()).await.unwrap(), worker);
+        fs::remove_file(&path).unwrap();
+        let deleted = ProcessPool::builder("deleted").workers(1).build();
+        assert_eq!(deleted.run(add, (7, 8)).await.unwrap(), 15);
+    });
+    println!("\nworked on");
+}
+
+#[test]
+fn program_whose_file_was_replaced_works_on() {
+    let copy = env::temp_dir().join(format!("onelane-replaced-{}", pid(())));
+    fs::copy(env::current_exe().unwrap(), &copy).unwrap();
+    let mut program = Command::new(&copy);
+    program.args(Example::ONLY).arg("processes::replaced_program").env(REPLACED, "1");
+    let output = program.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("worked on"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!text.contains("another program"), "{text}");
+    assert!(!copy.exists());
 }
 
 /// Returns the processes whose group has this identifier.

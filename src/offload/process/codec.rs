@@ -1,9 +1,20 @@
-//! [`encode`] and [`decode`], arguments and results as bytes, in the format of postcard.
+//! [`encode`] and [`decode`], values as bytes, in the format of postcard, and [`Message`], arguments and results with
+//! their attachments.
 
+use bytes::Bytes;
 use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
+
+use super::attachment;
+
+/// Arguments or a result as they travel.
+#[derive(Debug, Default)]
+pub(super) struct Message {
+    pub(super) body: Vec<u8>,
+    pub(super) attachments: Vec<Bytes>,
+}
 
 /// Why a worker could not read arguments or write a result.
 #[derive(Debug, Error)]
@@ -46,4 +57,16 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> postcard::Result<T> {
         (value, []) => Ok(value),
         _ => Err(postcard::Error::DeserializeBadEncoding),
     }
+}
+
+/// Appends a value of the user to a message.
+pub(super) fn encode_message<T: Serialize>(value: &T, message: &mut Message) -> postcard::Result<()> {
+    let (encoded, attachments) = attachment::collect(|| encode(value, &mut message.body));
+    message.attachments = attachments;
+    encoded
+}
+
+/// Reads a value of the user, which fills all of `body`.
+pub(super) fn decode_message<T: DeserializeOwned>(body: &[u8], attachments: Vec<Bytes>) -> postcard::Result<T> {
+    attachment::provide(attachments, || decode(body))
 }

@@ -5,10 +5,11 @@
 use std::mem::{size_of, transmute};
 use std::ptr;
 
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::codec::{self, CodecError};
+use super::codec::{self, CodecError, Message};
 
 /// A function `fn(A) -> R` with the code that decodes `A`, calls the function and encodes `R`.
 ///
@@ -20,8 +21,11 @@ pub(super) struct Function {
     target: i64,
 }
 
+/// The arguments of a call: the body of a message, and its attachments.
+pub(super) type Arguments<'a> = (&'a [u8], Vec<Bytes>);
+
 /// Calls the function at `target`.
-type Runner = fn(target: *const (), arguments: &[u8], output: &mut Vec<u8>) -> Result<(), CodecError>;
+type Runner = fn(target: *const (), arguments: Arguments<'_>, output: &mut Message) -> Result<(), CodecError>;
 
 impl Function {
     /// The length of [`to_bytes`](Self::to_bytes).
@@ -66,7 +70,7 @@ impl Function {
     }
 
     /// Decodes the arguments, calls the function, and appends its result to `output`.
-    pub(super) fn call(self, arguments: &[u8], output: &mut Vec<u8>) -> Result<(), CodecError> {
+    pub(super) fn call(self, arguments: Arguments<'_>, output: &mut Message) -> Result<(), CodecError> {
         // SAFETY: The distances were made in this process, or in one that runs the same file: see `from_server`.
         // There the distance led from `ANCHOR` to a `Runner`, so it does here.
         let runner = unsafe { transmute::<*const (), Runner>(at(self.runner)) };
@@ -77,17 +81,17 @@ impl Function {
 /// The runner of all functions `fn(A) -> R`.
 fn run<A: DeserializeOwned, R: Serialize>(
     target: *const (),
-    arguments: &[u8],
-    output: &mut Vec<u8>,
+    (body, attachments): Arguments<'_>,
+    output: &mut Message,
 ) -> Result<(), CodecError> {
     // SAFETY: `Function::new` pairs this runner only with functions of the type `fn(A) -> R`.
     let target = unsafe { transmute::<*const (), fn(A) -> R>(target) };
-    let result = target(codec::decode(arguments).map_err(CodecError::Arguments)?);
-    codec::encode(&result, output).map_err(CodecError::Result)
+    let result = target(codec::decode_message(body, attachments).map_err(CodecError::Arguments)?);
+    codec::encode_message(&result, output).map_err(CodecError::Result)
 }
 
 /// The runner of all functions `fn()`.
-fn run_initializer(target: *const (), _: &[u8], _: &mut Vec<u8>) -> Result<(), CodecError> {
+fn run_initializer(target: *const (), _: Arguments<'_>, _: &mut Message) -> Result<(), CodecError> {
     // SAFETY: `Function::of_initializer` pairs this runner only with functions of the type `fn()`.
     let target = unsafe { transmute::<*const (), fn()>(target) };
     target();
@@ -122,31 +126,20 @@ mod tests {
         values.into_iter().max().unwrap_or_default()
     }
 
-    fn sent(function: Function) -> Function {
-        Function::from_server(function.to_bytes())
+    /// Calls a function as a worker does.
+    fn call<A: DeserializeOwned + Serialize, R: Serialize + DeserializeOwned>(f: fn(A) -> R, arguments: &A) -> R {
+        let (mut sent, mut output) = (Message::default(), Message::default());
+        codec::encode_message(arguments, &mut sent).unwrap();
+        let function = Function::from_server(Function::new(f).to_bytes());
+        function.call((&sent.body, sent.attachments), &mut output).unwrap();
+        codec::decode_message(&output.body, output.attachments).unwrap()
     }
 
     #[test]
     fn generic_functions_and_closures_are_called_with_their_own_types() {
-        let mut output = Vec::new();
-        let arguments = |value: &dyn Fn(&mut Vec<u8>)| {
-            let mut bytes = Vec::new();
-            value(&mut bytes);
-            bytes
-        };
-        let words = arguments(&|bytes| codec::encode(&vec!["b", "c", "a"], bytes).unwrap());
-        sent(Function::new(largest::<String>)).call(&words, &mut output).unwrap();
-        assert_eq!(codec::decode::<String>(&output).unwrap(), "c");
-
-        output.clear();
-        let numbers = arguments(&|bytes| codec::encode(&vec![3_u64, 9, 4], bytes).unwrap());
-        sent(Function::new(largest::<u64>)).call(&numbers, &mut output).unwrap();
-        assert_eq!(codec::decode::<u64>(&output).unwrap(), 9);
-
-        output.clear();
-        let number = arguments(&|bytes| codec::encode(&20_u32, bytes).unwrap());
-        sent(Function::new(|n: u32| n + 1)).call(&number, &mut output).unwrap();
-        assert_eq!(codec::decode::<u32>(&output).unwrap(), 21);
+        assert_eq!(call(largest::<String>, &["b", "c", "a"].map(str::to_owned).to_vec()), "c");
+        assert_eq!(call(largest::<u64>, &vec![3, 9, 4]), 9);
+        assert_eq!(call(|n: u32| n + 1, &20), 21);
     }
 
     #[test]
@@ -154,8 +147,8 @@ mod tests {
         fn unreachable(_: String) {
             unreachable!("the arguments are garbage");
         }
-        let mut output = Vec::new();
-        let error = Function::new(unreachable).call(&[0xff; 12], &mut output).unwrap_err();
-        assert!(matches!(error, CodecError::Arguments(_)) && output.is_empty());
+        let mut output = Message::default();
+        let error = Function::new(unreachable).call((&[0xff; 12], Vec::new()), &mut output).unwrap_err();
+        assert!(matches!(error, CodecError::Arguments(_)) && output.body.is_empty());
     }
 }

@@ -36,12 +36,13 @@
 //! `SIGINT`, which a terminal or a supervisor may send to all processes, so that the server can drain.
 //!
 //! The arguments and the result are converted to bytes with [postcard](https://docs.rs/postcard), which has no
-//! `#[serde(flatten)]` and no `#[serde(untagged)]`. Use [`Bytes`](https://docs.rs/bytes) for bytes: a `Vec<u8>` is
-//! converted one byte at a time.
+//! `#[serde(flatten)]` and no `#[serde(untagged)]`. Use [`Attachment`] for many bytes, and `Bytes`
+//! for few: a `Vec<u8>` is converted one byte at a time.
 //!
 //! [`TaskContext::current`](crate::offload::TaskContext::current) works in a worker too: it returns the label and the
 //! deadline of the task.
 
+mod attachment;
 mod builder;
 mod codec;
 mod error;
@@ -64,6 +65,7 @@ use self::linux as platform;
 #[cfg(not(target_os = "linux"))]
 use self::unsupported as platform;
 
+pub use self::attachment::Attachment;
 pub use self::builder::ProcessPoolBuilder;
 pub use self::error::{ProcessError, WorkerDeath, WorkerExit};
 pub use self::future::{ProcessFuture, ProcessHandle};

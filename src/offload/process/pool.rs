@@ -166,3 +166,16 @@ impl Drop for ProcessPoolParts {
 }
 
 impl_debug!(ProcessPool |this| { threads: this.0.threads, workers: this.0.workers, .. });
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn unit_tests_have_workers_too() {
+        let pool = ProcessPool::builder("unit").workers(1).build();
+        assert_ne!(pool.run(|(): ()| std::process::id(), ()).await.unwrap(), std::process::id());
+    }
+}

@@ -141,7 +141,7 @@ where
             let function = Function::new(function);
             move |cx: &TaskContext| {
                 let call = Call { function, label: cx.label().unwrap_or_default(), deadline, cpu_limit };
-                workers.run(&call, |output| codec::encode(&arguments, output), |bytes| codec::decode(bytes), &switch)
+                workers.run(&call, |message| codec::encode_message(&arguments, message), codec::decode_message, &switch)
             }
         };
         let mut task = Task::with_caller(pool.threads().parts(), work, caller).priority(priority);

@@ -4,6 +4,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
+use super::codec::Message;
 use super::error::ProcessError;
 use super::function::Function;
 use super::settings::ProcessSettings;
@@ -14,10 +17,14 @@ pub(super) fn worker_guard() {}
 
 /// Never needed: no pool is built.
 #[derive(Debug, Default)]
-pub(super) struct KillSwitch;
+pub(super) struct KillSwitch(Option<Infallible>);
 
 impl KillSwitch {
-    pub(super) fn fire(&self) {}
+    pub(super) fn fire(&self) {
+        if let Some(never) = self.0 {
+            match never {}
+        }
+    }
 }
 
 pub(super) struct Call<'a> {
@@ -43,8 +50,8 @@ impl WorkerSet {
     pub(super) fn run<R>(
         &self,
         _: &Call<'_>,
-        _: impl FnOnce(&mut Vec<u8>) -> postcard::Result<()>,
-        _: impl FnOnce(&[u8]) -> postcard::Result<R>,
+        _: impl FnOnce(&mut Message) -> postcard::Result<()>,
+        _: impl FnOnce(&[u8], Vec<Bytes>) -> postcard::Result<R>,
         _: &KillSwitch,
     ) -> Result<R, ProcessError> {
         match self.0 {}

@@ -12,7 +12,7 @@ use tracing::subscriber::set_global_default;
 use tracing::{Event, Metadata, Subscriber};
 
 use super::frame::{REPLY_HEADER, RemoteEvent, ReplyKind, level_number, reply_header};
-use crate::offload::process::codec;
+use crate::offload::process::codec::{self, Message};
 use crate::trace::TARGET;
 
 /// The greatest level that the server wants. It guards no other memory, so `Relaxed` suffices.
@@ -37,10 +37,14 @@ pub(super) fn forward_events(socket: &UnixStream, level: u8) {
 }
 
 /// Writes the reply of a task, after its last event.
-pub(super) fn write_reply(mut socket: &UnixStream, reply: &[u8]) -> std::io::Result<()> {
+pub(super) fn write_reply(mut socket: &UnixStream, reply: &Message) -> std::io::Result<()> {
     let mut output = OUTPUT.lock().unwrap_or_else(PoisonError::into_inner);
     *output = None;
-    socket.write_all(reply)
+    for attachment in &reply.attachments {
+        socket.write_all(&reply_header(ReplyKind::Attachment, attachment.len()))?;
+        socket.write_all(attachment)?;
+    }
+    socket.write_all(&reply.body)
 }
 
 /// The subscriber of a worker. It has no spans.

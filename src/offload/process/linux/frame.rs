@@ -3,8 +3,13 @@
 //! The worker trusts the server. The server does not trust the worker, whose memory a task may have overwritten: it
 //! checks each header, and takes memory only for bytes that have arrived.
 
+use std::mem;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
+use bytes::Bytes;
+use rustix::buffer::spare_capacity;
+use rustix::net::{RecvFlags, recv};
 use serde::{Deserialize, Serialize};
 use tracing::Level;
 
@@ -26,10 +31,12 @@ pub(super) struct RequestHeader {
     pub(super) level: u8,
     pub(super) meta_length: u64,
     pub(super) arguments_length: u64,
+    /// How many attachments there are. The length of each follows the arguments, and their bytes come last.
+    pub(super) attachments: u32,
 }
 
 impl RequestHeader {
-    pub(super) const LENGTH: usize = Function::LENGTH + 8 + 1 + 8 + 8;
+    pub(super) const LENGTH: usize = Function::LENGTH + 8 + 1 + 8 + 8 + 4;
 
     pub(super) fn to_bytes(self) -> [u8; Self::LENGTH] {
         let budget = self.budget.map_or(u64::MAX, |budget| u64::try_from(budget.as_nanos()).unwrap_or(u64::MAX));
@@ -38,7 +45,8 @@ impl RequestHeader {
         bytes[16..24].copy_from_slice(&budget.to_le_bytes());
         bytes[24] = self.level;
         bytes[25..33].copy_from_slice(&self.meta_length.to_le_bytes());
-        bytes[33..].copy_from_slice(&self.arguments_length.to_le_bytes());
+        bytes[33..41].copy_from_slice(&self.arguments_length.to_le_bytes());
+        bytes[41..].copy_from_slice(&self.attachments.to_le_bytes());
         bytes
     }
 
@@ -49,7 +57,8 @@ impl RequestHeader {
             budget: (budget != u64::MAX).then(|| Duration::from_nanos(budget)),
             level: bytes[24],
             meta_length: number(&bytes[25..33]),
-            arguments_length: number(&bytes[33..]),
+            arguments_length: number(&bytes[33..41]),
+            attachments: u32::from_le_bytes(bytes[41..].try_into().expect("a number has four bytes")),
         }
     }
 }
@@ -77,6 +86,8 @@ pub(super) enum ReplyKind {
     Codec = 4,
     /// A [`RemoteEvent`]. The task goes on.
     Event = 5,
+    /// An attachment of the result that follows.
+    Attachment = 6,
 }
 
 /// A panic in a worker.
@@ -121,9 +132,13 @@ pub(super) fn reply_header(kind: ReplyKind, length: usize) -> [u8; REPLY_HEADER]
 /// The replies of one worker while they arrive.
 #[derive(Debug, Default)]
 pub(super) struct ReplyBuffer {
+    /// What has arrived and is no attachment.
     bytes: Vec<u8>,
-    /// How many of the bytes have arrived.
-    filled: usize,
+    /// An attachment that has not arrived completely, and its length.
+    attaching: Option<(Vec<u8>, usize)>,
+    attachments: Vec<Bytes>,
+    /// How many bytes the attachments have together.
+    attached: usize,
 }
 
 /// What is known of the first reply in the buffer.
@@ -137,39 +152,64 @@ pub(super) enum Arrived {
 }
 
 impl ReplyBuffer {
-    /// Returns the place for the next bytes, which is never empty.
-    pub(super) fn space(&mut self) -> &mut [u8] {
-        let missing = match self.header() {
-            None => 0,
-            Some((_, length)) => length.saturating_add(REPLY_HEADER).saturating_sub(self.filled),
+    /// Receives bytes. Returns how many, and 0 at the end. Memory is taken for a chunk, or for as much as has arrived
+    /// already.
+    pub(super) fn receive(&mut self, socket: impl AsFd) -> rustix::io::Result<usize> {
+        let (bytes, missing) = match &mut self.attaching {
+            Some((bytes, length)) => {
+                let missing = *length - bytes.len();
+                (bytes, missing)
+            }
+            None => {
+                let missing = self.header().map_or(0, |(_, length)| length.saturating_sub(self.bytes.len()));
+                (&mut self.bytes, missing)
+            }
         };
-        let end = self.filled + missing.clamp(SMALL, CHUNK);
-        if self.bytes.len() < end {
-            self.bytes.resize(end, 0);
+        if bytes.capacity() - bytes.len() < missing.clamp(SMALL, CHUNK) {
+            bytes.reserve(missing.clamp(SMALL, CHUNK.max(bytes.len())));
         }
-        &mut self.bytes[self.filled..end]
+        let (_, received) = recv(socket, spare_capacity(bytes), RecvFlags::empty())?;
+        self.end_attachment();
+        Ok(received)
     }
 
-    /// Records that `length` bytes have been written to the [`space`](Self::space).
-    pub(super) fn advance(&mut self, length: usize) {
-        self.filled += length;
+    /// Examines the first reply that is no attachment. Bodies and attachments above `max_body` are bad.
+    pub(super) fn first(&mut self, max_body: usize) -> Arrived {
+        loop {
+            if self.attaching.is_some() {
+                return Arrived::Part;
+            }
+            let Some((kind, length)) = self.header() else { return Arrived::Part };
+            let kind = match kind {
+                1 => ReplyKind::Ready,
+                2 => ReplyKind::Done,
+                3 => ReplyKind::Panicked,
+                4 => ReplyKind::Codec,
+                5 => ReplyKind::Event,
+                6 => ReplyKind::Attachment,
+                _ => return Arrived::Bad("no reply begins like this"),
+            };
+            if length > max_body.saturating_sub(self.attached) {
+                return Arrived::Bad("it is longer than max_reply allows");
+            }
+            if kind != ReplyKind::Attachment {
+                let is_complete = self.bytes.len() >= REPLY_HEADER + length;
+                return if is_complete { Arrived::All(kind, length) } else { Arrived::Part };
+            }
+            self.attached += length;
+            let rest = self.bytes.split_off(REPLY_HEADER);
+            self.bytes.clear();
+            self.attaching = Some((rest, length));
+            self.end_attachment();
+        }
     }
 
-    /// Examines the first reply. A body above `max_body` is bad.
-    pub(super) fn first(&self, max_body: usize) -> Arrived {
-        let Some((kind, length)) = self.header() else { return Arrived::Part };
-        let kind = match kind {
-            1 => ReplyKind::Ready,
-            2 => ReplyKind::Done,
-            3 => ReplyKind::Panicked,
-            4 => ReplyKind::Codec,
-            5 => ReplyKind::Event,
-            _ => return Arrived::Bad("no reply begins like this"),
-        };
-        if length > max_body {
-            return Arrived::Bad("it is longer than max_reply allows");
+    /// Takes the attachment out if it is complete.
+    fn end_attachment(&mut self) {
+        if let Some((mut bytes, length)) = self.attaching.take_if(|(bytes, length)| bytes.len() >= *length) {
+            self.bytes.extend(bytes.drain(length..));
+            self.attachments.push(bytes.into());
         }
-        if self.filled < REPLY_HEADER + length { Arrived::Part } else { Arrived::All(kind, length) }
     }
 
     /// Returns the body of the first reply, which is complete and has this length.
@@ -177,75 +217,102 @@ impl ReplyBuffer {
         &self.bytes[REPLY_HEADER..REPLY_HEADER + length]
     }
 
+    /// Takes the attachments that came before the first reply.
+    pub(super) fn take_attachments(&mut self) -> Vec<Bytes> {
+        self.attached = 0;
+        mem::take(&mut self.attachments)
+    }
+
     /// Removes the first reply, which is complete and has a body of this length. Gives back memory that few replies
     /// need.
     pub(super) fn remove(&mut self, length: usize) {
-        let end = REPLY_HEADER + length;
-        self.bytes.copy_within(end..self.filled, 0);
-        self.filled -= end;
-        if self.bytes.len() > KEPT {
-            self.bytes.truncate(KEPT.max(self.filled));
-            self.bytes.shrink_to(KEPT);
-        }
+        self.bytes.drain(..REPLY_HEADER + length);
+        self.bytes.shrink_to(KEPT);
     }
 
-    /// Returns `true` if bytes have arrived that belong to no reply that was removed.
+    /// Returns `true` if something has arrived that belongs to no reply that was removed.
     pub(super) fn has_rest(&self) -> bool {
-        self.filled > 0
+        !self.bytes.is_empty() || self.attaching.is_some() || !self.attachments.is_empty()
     }
 
     /// Returns the kind and the length of the first body, once its header has arrived.
     fn header(&self) -> Option<(u8, usize)> {
-        (self.filled >= REPLY_HEADER)
-            .then(|| (self.bytes[0], usize::try_from(number(&self.bytes[1..REPLY_HEADER])).unwrap_or(usize::MAX)))
+        let header = self.bytes.get(..REPLY_HEADER)?;
+        Some((header[0], usize::try_from(number(&header[1..])).unwrap_or(usize::MAX)))
     }
 }
 
-fn number(bytes: &[u8]) -> u64 {
+pub(super) fn number(bytes: &[u8]) -> u64 {
     u64::from_le_bytes(bytes.try_into().expect("a number has eight bytes"))
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
+
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
     use proptest::collection::vec;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::offload::process::attachment::Attachment;
+    use crate::offload::process::codec::{self, Message};
 
     const MAX_BODY: usize = 3 * CHUNK;
 
-    /// Feeds bytes in pieces until the first reply is complete or bad. Returns what is known of it.
-    fn feed(buffer: &mut ReplyBuffer, mut bytes: &[u8], piece: usize) -> Arrived {
-        loop {
-            match buffer.first(MAX_BODY) {
-                Arrived::Part if !bytes.is_empty() => {}
-                other => return other,
-            }
-            let space = buffer.space();
-            let length = space.len().min(piece).min(bytes.len());
-            space[..length].copy_from_slice(&bytes[..length]);
-            bytes = &bytes[length..];
-            buffer.advance(length);
+    /// Sends bytes in pieces until the first reply is complete or bad. Returns what is known of it.
+    fn send(buffer: &mut ReplyBuffer, bytes: &[u8], piece: usize) -> Arrived {
+        let (mut worker, server) = UnixStream::pair().unwrap();
+        server.set_nonblocking(true).unwrap();
+        for piece in bytes.chunks(piece) {
+            worker.write_all(piece).unwrap();
+            while buffer.first(MAX_BODY) == Arrived::Part && buffer.receive(&server).is_ok() {}
         }
+        buffer.first(MAX_BODY)
     }
 
-    fn done(body: &[u8]) -> Vec<u8> {
-        [&reply_header(ReplyKind::Done, body.len())[..], body].concat()
+    fn reply(kind: ReplyKind, body: &[u8]) -> Vec<u8> {
+        [&reply_header(kind, body.len())[..], body].concat()
+    }
+
+    fn capacity(buffer: &ReplyBuffer) -> usize {
+        buffer.bytes.capacity() + buffer.attaching.as_ref().map_or(0, |(bytes, _)| bytes.capacity())
     }
 
     proptest! {
         #[test]
-        fn garbage_neither_panics_nor_takes_memory(bytes in vec(any::<u8>(), 0..64), piece in 1_usize..64) {
+        fn garbage_neither_panics_nor_takes_memory(
+            mut bytes in vec(any::<u8>(), 0..64),
+            kind in 0_u8..9,
+            piece in 1_usize..64,
+        ) {
+            bytes.first_mut().into_iter().for_each(|first| *first = kind);
             let mut buffer = ReplyBuffer::default();
-            feed(&mut buffer, &bytes, piece);
-            prop_assert!(buffer.bytes.capacity() <= bytes.len() + 2 * CHUNK);
+            send(&mut buffer, &bytes, piece);
+            prop_assert!(capacity(&buffer) <= bytes.len() + 2 * CHUNK);
         }
 
         #[test]
-        fn reply_arrives_in_any_pieces(body in vec(any::<u8>(), 0..10_000), piece in 1_usize..12_000) {
+        fn reply_arrives_in_any_pieces_after_its_attachments(
+            attachments in vec(vec(any::<u8>(), 0..9_000), 0..3),
+            body in vec(any::<u8>(), 0..10_000),
+            piece in 1_usize..12_000,
+        ) {
+            let mut bytes: Vec<u8> =
+                attachments.iter().flat_map(|attachment| reply(ReplyKind::Attachment, attachment)).collect();
+            bytes.extend(reply(ReplyKind::Done, &body));
             let mut buffer = ReplyBuffer::default();
-            prop_assert_eq!(feed(&mut buffer, &done(&body), piece), Arrived::All(ReplyKind::Done, body.len()));
+            for piece in bytes.chunks(piece) {
+                prop_assert_eq!(buffer.first(MAX_BODY), Arrived::Part);
+                send(&mut buffer, piece, piece.len());
+            }
+            prop_assert_eq!(buffer.first(MAX_BODY), Arrived::All(ReplyKind::Done, body.len()));
             prop_assert_eq!(buffer.body(body.len()), &body[..]);
+            prop_assert_eq!(buffer.take_attachments(), attachments);
+            buffer.remove(body.len());
+            prop_assert!(!buffer.has_rest());
         }
 
         #[test]
@@ -253,33 +320,113 @@ mod tests {
             function in any::<[u8; 16]>(),
             budget in proptest::option::of(0..u64::MAX),
             level in any::<u8>(),
-            meta_length in any::<u64>(),
-            arguments_length in any::<u64>(),
+            lengths in any::<[u64; 2]>(),
+            attachments in any::<u32>(),
         ) {
             let budget = budget.map(Duration::from_nanos);
-            let header = RequestHeader { function, budget, level, meta_length, arguments_length };
+            let [meta_length, arguments_length] = lengths;
+            let header = RequestHeader { function, budget, level, meta_length, arguments_length, attachments };
             prop_assert_eq!(RequestHeader::from_bytes(&header.to_bytes()), header);
         }
     }
 
+    /// Changes some bytes of a valid reply, or cuts it off.
+    fn mutate(bytes: &mut Vec<u8>, random: &mut impl FnMut(usize) -> usize) {
+        for _ in 0..random(4) {
+            let index = random(bytes.len());
+            bytes[index] = [0, 1, 0x7f, 0x80, 0xff, random(256) as u8][random(6)];
+        }
+        if random(3) == 0 {
+            bytes.truncate(random(bytes.len()));
+        }
+    }
+
+    /// `ONELANE_FUZZ_CASES=10000000` runs as many cases.
+    #[test]
+    fn mutated_replies_neither_panic_nor_take_memory() {
+        type Value = (String, Vec<u64>, Option<Attachment>);
+        let cases = std::env::var("ONELANE_FUZZ_CASES").map_or(20_000, |cases| cases.parse().unwrap());
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut random = move |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below.max(1)
+        };
+        let encoded = |encode: &dyn Fn(&mut Vec<u8>) -> postcard::Result<()>| {
+            let mut body = Vec::new();
+            encode(&mut body).unwrap();
+            body
+        };
+        let value: Value = ("name".to_owned(), vec![1, 1 << 40], Some(vec![7; 20_000].into()));
+        let mut message = Message::default();
+        codec::encode_message(&value, &mut message).unwrap();
+        let panic = RemotePanic { message: "no".to_owned(), location: Some("x.rs:1".to_owned()) };
+        let event = RemoteEvent { level: 3, target: "t".to_owned(), message: "m".to_owned(), fields: "a=1".to_owned() };
+        let replies = [
+            [reply(ReplyKind::Attachment, &message.attachments[0][..99]), reply(ReplyKind::Done, &message.body)]
+                .concat(),
+            reply(ReplyKind::Panicked, &encoded(&|body| codec::encode(&panic, body))),
+            [reply(ReplyKind::Event, &encoded(&|body| codec::encode(&event, body))), reply(ReplyKind::Done, &[])]
+                .concat(),
+        ];
+        let (mut worker, server) = UnixStream::pair().unwrap();
+        server.set_nonblocking(true).unwrap();
+        let mut outcomes = [0_u64; 3];
+        for _ in 0..cases {
+            let mut bytes = replies[random(replies.len())].clone();
+            mutate(&mut bytes, &mut random);
+            worker.write_all(&bytes).unwrap();
+            let mut buffer = ReplyBuffer::default();
+            loop {
+                match buffer.first(MAX_BODY) {
+                    Arrived::Part if buffer.receive(&server).is_err() => break outcomes[0] += 1,
+                    Arrived::Part => {}
+                    Arrived::Bad(_) => break outcomes[1] += 1,
+                    Arrived::All(_, length) => {
+                        let body = buffer.body(length).to_vec();
+                        let _ = codec::decode::<RemotePanic>(&body);
+                        let _ = codec::decode::<RemoteEvent>(&body);
+                        let _ = codec::decode_message::<Value>(&body, buffer.take_attachments());
+                        buffer.remove(length);
+                        outcomes[2] += 1;
+                    }
+                }
+            }
+            assert!(capacity(&buffer) <= bytes.len() + 2 * CHUNK, "{}", capacity(&buffer));
+            // What the buffer has not read belongs to no other case.
+            while rustix::io::read(&server, &mut [0; 4_096]).is_ok() {}
+        }
+        assert!(outcomes.iter().all(|outcome| *outcome > cases / 50), "{outcomes:?}");
+    }
+
     #[test]
     fn reply_above_the_limit_is_bad_before_it_takes_memory() {
-        for length in [MAX_BODY + 1, usize::MAX] {
-            let mut buffer = ReplyBuffer::default();
-            let arrived = feed(&mut buffer, &reply_header(ReplyKind::Done, length), 64);
-            assert_eq!(arrived, Arrived::Bad("it is longer than max_reply allows"));
-            assert!(buffer.bytes.capacity() < 2 * SMALL, "{}", buffer.bytes.capacity());
+        for kind in [ReplyKind::Done, ReplyKind::Attachment] {
+            for length in [MAX_BODY + 1, usize::MAX] {
+                let mut buffer = ReplyBuffer::default();
+                let arrived = send(&mut buffer, &reply_header(kind, length), 64);
+                assert_eq!(arrived, Arrived::Bad("it is longer than max_reply allows"));
+                assert!(capacity(&buffer) <= 2 * SMALL, "{}", capacity(&buffer));
+            }
         }
+        let mut buffer = ReplyBuffer::default();
+        let bytes =
+            [reply(ReplyKind::Attachment, &[1; 9]), reply_header(ReplyKind::Done, MAX_BODY - 8).into()].concat();
+        assert!(matches!(send(&mut buffer, &bytes, 100), Arrived::Bad(_)), "the attachment counts too");
     }
 
     #[test]
     fn replies_that_arrive_together_are_read_one_by_one() {
         let mut buffer = ReplyBuffer::default();
+        let done = |body: &[u8]| reply(ReplyKind::Done, body);
         let bytes = [done(&[1; 5_000]), done(&[]), done(&[2; 3])].concat();
-        assert_eq!(feed(&mut buffer, &bytes, 100_000), Arrived::All(ReplyKind::Done, 5_000));
+        let (mut worker, server) = UnixStream::pair().unwrap();
+        worker.write_all(&bytes).unwrap();
+        assert_eq!(buffer.receive(&server), Ok(4_096));
+        assert_eq!(buffer.first(MAX_BODY), Arrived::Part);
+        assert_eq!(buffer.receive(&server), Ok(bytes.len() - 4_096));
+        assert_eq!(buffer.first(MAX_BODY), Arrived::All(ReplyKind::Done, 5_000));
         buffer.remove(5_000);
-        let rest = &bytes[REPLY_HEADER + 5_000 + buffer.filled..];
-        assert_eq!(feed(&mut buffer, rest, 100_000), Arrived::All(ReplyKind::Done, 0));
+        assert_eq!(buffer.first(MAX_BODY), Arrived::All(ReplyKind::Done, 0));
         buffer.remove(0);
         assert_eq!(buffer.first(MAX_BODY), Arrived::All(ReplyKind::Done, 3));
         assert_eq!(buffer.body(3), [2; 3]);

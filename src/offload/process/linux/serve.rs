@@ -6,20 +6,24 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::channel::WorkerSettings;
 use super::events::{self, forward_events};
-use super::frame::{REPLY_HEADER, RemotePanic, ReplyKind, RequestHeader, RequestMeta, reply_header};
+use super::frame::{REPLY_HEADER, RemotePanic, ReplyKind, RequestHeader, RequestMeta, number, reply_header};
 use super::system;
 use crate::offload::error::OffloadError;
 use crate::offload::job::{AwaitableJob, CallerContext, Job, RunnableJob, TaskContext, TaskOptions, TaskPlace};
-use crate::offload::process::codec;
+use crate::offload::process::codec::{self, Message};
 use crate::offload::process::function::{self, Function};
 use crate::scope::CallerScopes;
 
 /// How much memory the worker keeps for the arguments and the result of the next task, in bytes.
 const KEPT: usize = 32 << 20;
+
+/// The length of a length of an attachment.
+const LENGTH: usize = size_of::<u64>();
 
 /// Runs tasks until the server closes the socket, and never returns.
 pub(super) fn main(socket: OwnedFd, settings: &WorkerSettings) -> ! {
@@ -34,15 +38,15 @@ pub(super) fn main(socket: OwnedFd, settings: &WorkerSettings) -> ! {
 }
 
 fn serve(mut socket: &UnixStream, settings: &WorkerSettings) -> io::Result<()> {
-    let (mut request, mut reply) = (Vec::new(), Vec::new());
+    let (mut request, mut reply) = (Vec::new(), Message::default());
     let started = settings.initializer.map_or(Ok(()), |initializer| initialize(Function::from_server(initializer)));
     #[cfg(feature = "landlock")]
     settings.sandbox.as_ref().map_or(Ok(()), super::sandbox::enter).map_err(io::Error::other)?;
     match started {
-        Ok(()) => reply.extend(reply_header(ReplyKind::Ready, 0)),
-        Err(panic) => write_reply(&mut reply, ReplyKind::Panicked, |body| codec::encode(&panic, body).is_ok()),
+        Ok(()) => reply.body.extend(reply_header(ReplyKind::Ready, 0)),
+        Err(panic) => reply = Message::of(ReplyKind::Panicked, |body| codec::encode(&panic, body).is_ok()),
     }
-    socket.write_all(&reply)?;
+    socket.write_all(&reply.body)?;
     let mut requests = BufReader::new(socket);
     let mut header = [0; RequestHeader::LENGTH];
     loop {
@@ -54,23 +58,28 @@ fn serve(mut socket: &UnixStream, settings: &WorkerSettings) -> io::Result<()> {
             other => other?,
         }
         let header = RequestHeader::from_bytes(&header);
-        let length = header.arguments_length.saturating_add(header.meta_length);
+        let table = u64::from(header.attachments) * LENGTH as u64;
         request.clear();
-        request.reserve(usize::try_from(length).map_err(io::Error::other)?);
-        requests.by_ref().take(length).read_to_end(&mut request)?;
-        if request.len() as u64 != length {
-            return Ok(());
+        read(&mut requests, header.arguments_length + header.meta_length + table, &mut request)?;
+        let arguments_end = request.len() - table as usize;
+        let mut attachments = Vec::new();
+        for length in request[arguments_end..].chunks(LENGTH) {
+            let mut attachment = Vec::new();
+            read(&mut requests, number(length), &mut attachment)?;
+            attachments.push(attachment.into());
         }
-        reply.clear();
+        request.truncate(arguments_end);
+        reply.body.clear();
         forward_events(socket, header.level);
-        (request, reply) = run(&header, request, reply);
+        (request, reply) = run(&header, request, attachments, reply);
         events::write_reply(socket, &reply)?;
-        [&mut request, &mut reply].into_iter().for_each(give_back);
+        reply.attachments.clear();
+        [&mut request, &mut reply.body].into_iter().for_each(give_back);
     }
 }
 
 /// Runs one task. Returns the buffers, with the reply.
-fn run(header: &RequestHeader, request: Vec<u8>, reply: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
+fn run(header: &RequestHeader, request: Vec<u8>, attachments: Vec<Bytes>, reply: Message) -> (Vec<u8>, Message) {
     // The lengths are those of bytes that have been read.
     let arguments_at = header.meta_length as usize;
     let meta = &request[..arguments_at];
@@ -85,31 +94,26 @@ fn run(header: &RequestHeader, request: Vec<u8>, reply: Vec<u8>) -> (Vec<u8>, Ve
     let function = Function::from_server(header.function);
     let work = move |_: &TaskContext| {
         let mut reply = reply;
-        reply.resize(REPLY_HEADER, 0);
-        let called = function.call(&request[arguments_at..], &mut reply);
+        reply.body.resize(REPLY_HEADER, 0);
+        let called = function.call((&request[arguments_at..], attachments), &mut reply);
         (called, request, reply)
     };
     match call(options, CallerContext::inside(scopes), work) {
         Ok((Ok(()), request, mut reply)) => {
-            let header = reply_header(ReplyKind::Done, reply.len() - REPLY_HEADER);
-            reply[..REPLY_HEADER].copy_from_slice(&header);
+            let header = reply_header(ReplyKind::Done, reply.body.len() - REPLY_HEADER);
+            reply.body[..REPLY_HEADER].copy_from_slice(&header);
             (request, reply)
         }
-        Ok((Err(error), request, mut reply)) => {
-            write_reply(&mut reply, ReplyKind::Codec, |body| write!(body, "{error}").is_ok());
-            (request, reply)
+        Ok((Err(error), request, _)) => {
+            (request, Message::of(ReplyKind::Codec, |body| write!(body, "{error}").is_ok()))
         }
-        Err(panic) => {
-            let mut reply = Vec::new();
-            write_reply(&mut reply, ReplyKind::Panicked, |body| codec::encode(&panic, body).is_ok());
-            (Vec::new(), reply)
-        }
+        Err(panic) => (Vec::new(), Message::of(ReplyKind::Panicked, |body| codec::encode(&panic, body).is_ok())),
     }
 }
 
 fn initialize(initializer: Function) -> Result<(), RemotePanic> {
     call(TaskOptions::default(), CallerContext::default(), move |_| {
-        initializer.call(&[], &mut Vec::new()).map_err(|error| error.to_string())
+        initializer.call((&[], Vec::new()), &mut Message::default()).map_err(|error| error.to_string())
     })?
     .map_err(|message| RemotePanic { message, location: None })
 }
@@ -131,15 +135,24 @@ where
     })
 }
 
-/// Replaces the content of `reply`. The body cannot fail to be written to memory.
-fn write_reply(reply: &mut Vec<u8>, kind: ReplyKind, body: impl FnOnce(&mut Vec<u8>) -> bool) {
-    reply.clear();
-    reply.resize(REPLY_HEADER, 0);
-    if !body(reply) {
-        reply.truncate(REPLY_HEADER);
+impl Message {
+    /// Creates a reply that is no result. The body cannot fail to be written to memory.
+    fn of(kind: ReplyKind, write_body: impl FnOnce(&mut Vec<u8>) -> bool) -> Self {
+        let mut body = vec![0; REPLY_HEADER];
+        if !write_body(&mut body) {
+            body.truncate(REPLY_HEADER);
+        }
+        let header = reply_header(kind, body.len() - REPLY_HEADER);
+        body[..REPLY_HEADER].copy_from_slice(&header);
+        Self { body, attachments: Vec::new() }
     }
-    let header = reply_header(kind, reply.len() - REPLY_HEADER);
-    reply[..REPLY_HEADER].copy_from_slice(&header);
+}
+
+/// Reads a part of a request.
+fn read(requests: &mut impl Read, length: u64, to: &mut Vec<u8>) -> io::Result<()> {
+    to.reserve(usize::try_from(length).map_err(io::Error::other)?);
+    let read = requests.by_ref().take(length).read_to_end(to)?;
+    if read as u64 == length { Ok(()) } else { Err(ErrorKind::UnexpectedEof.into()) }
 }
 
 fn give_back(buffer: &mut Vec<u8>) {

@@ -3,6 +3,7 @@
 #![allow(unsafe_code, reason = "these calls have no safe interface")]
 
 use std::ffi::c_int;
+use std::fs;
 use std::io;
 use std::mem::{MaybeUninit, zeroed};
 use std::time::Duration;
@@ -86,10 +87,17 @@ pub(super) fn processor_time(process: Pid) -> Option<Duration> {
 /// No value of this process may own one of them.
 pub(super) unsafe fn close_from(first: u32) -> io::Result<()> {
     // SAFETY: The caller guarantees that nothing uses the descriptors. The call reads no memory.
-    match unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
+    if unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) } == 0 {
+        return Ok(());
     }
+    // A system before Linux 5.9, or one that forbids the call.
+    let open = fs::read_dir("/proc/self/fd")?.flatten();
+    let numbers: Vec<c_int> = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for number in numbers.into_iter().filter(|number| number.cast_unsigned() >= first) {
+        // SAFETY: The caller guarantees that nothing uses the descriptor.
+        unsafe { libc::close(number) };
+    }
+    Ok(())
 }
 
 /// Makes this process survive `signal`, but not the programs that it executes: a handler that does nothing is gone in

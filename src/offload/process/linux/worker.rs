@@ -6,9 +6,10 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use super::frame::{Arrived, RemoteEvent, RemotePanic, ReplyBuffer, ReplyKind};
@@ -19,7 +20,7 @@ use super::trace;
 use super::wait::poll_until;
 use super::zygote_link::{ZygoteLink, with_stderr};
 use crate::debug::impl_debug;
-use crate::offload::process::codec;
+use crate::offload::process::codec::{self, Message};
 use crate::offload::process::error::{DeathParts, WorkerDeath, WorkerExit};
 use crate::random;
 
@@ -68,7 +69,7 @@ impl Worker {
         let deadline = Instant::now() + limit;
         let mut worker = Self::fork(zygote, forwards_stderr).map_err(|error| error.to_string())?;
         let limits = CallLimits { kill_at: Some(deadline), memory: None, cpu: None, max_reply: 64 << 10 };
-        let why = match worker.call(&[], &limits) {
+        let why = match worker.call(&Message::default(), &limits) {
             CallEnd::Reply(ReplyKind::Ready, length) => {
                 worker.replies.remove(length);
                 return Ok(worker);
@@ -113,14 +114,13 @@ impl Worker {
 
     /// Returns `true` if the worker waits for a request, as far as the server can see.
     pub(super) fn is_idle(&mut self) -> bool {
-        let mut events = [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&self.pidfd, PollFlags::IN)];
-        let is_quiet = poll_until(&mut events, Some(Instant::now())).unwrap_or(false);
+        let Ok(Ready { socket, process, stderr }) = self.wait(false, Some(Instant::now())) else { return false };
         // What the worker has written since its last task does not belong to the next one.
-        if is_quiet {
+        if stderr {
             self.stderr.read();
-            self.stderr.forget();
         }
-        is_quiet
+        self.stderr.forget();
+        !socket && !process
     }
 
     /// Returns `true` if the process has ended.
@@ -130,33 +130,33 @@ impl Worker {
     }
 
     /// Sends a request and waits for the reply.
-    pub(super) fn call(&mut self, request: &[u8], limits: &CallLimits) -> CallEnd {
+    pub(super) fn call(&mut self, request: &Message, limits: &CallLimits) -> CallEnd {
         match self.exchange(request, limits) {
             Ok(end) => end,
             Err(_) => CallEnd::Died,
         }
     }
 
-    fn exchange(&mut self, request: &[u8], limits: &CallLimits) -> io::Result<CallEnd> {
-        let mut unsent = request;
+    fn exchange(&mut self, request: &Message, limits: &CallLimits) -> io::Result<CallEnd> {
+        let mut unsent = Unsent::of(request);
         let mut watch = LimitWatch::new(self, *limits);
         loop {
-            if !unsent.is_empty() {
-                match send(&self.socket, unsent, SendFlags::NOSIGNAL) {
-                    Ok(length) => unsent = &unsent[length..],
+            if let Some(part) = unsent.next() {
+                match send(&self.socket, part, SendFlags::NOSIGNAL) {
+                    Ok(length) => unsent.advance(length),
                     Err(Errno::AGAIN | Errno::INTR) => {}
-                    Err(_) if unsent.len() == request.len() => return Ok(CallEnd::NotStarted),
-                    // The worker has ended, or has replied without reading all arguments, which is checked below.
-                    Err(_) => unsent = &[],
+                    Err(_) if unsent.is_whole => return Ok(CallEnd::NotStarted),
+                    // The worker has ended, or has replied without reading everything, which is checked below.
+                    Err(_) => unsent = Unsent::default(),
                 }
             }
-            let Ready { socket, stderr, process } = self.wait(!unsent.is_empty(), watch.next_check())?;
+            let Ready { socket, stderr, process } = self.wait(unsent.next().is_some(), watch.next_check())?;
             if stderr {
                 self.stderr.read();
             }
             if socket || process {
                 match self.next_reply(limits.max_reply)? {
-                    Next::Reply(..) if !unsent.is_empty() => {
+                    Next::Reply(..) if unsent.next().is_some() => {
                         return Ok(CallEnd::BadReply("it came before the worker had read the request"));
                     }
                     Next::Reply(kind, length) => return Ok(CallEnd::Reply(kind, length)),
@@ -211,9 +211,9 @@ impl Worker {
                 Arrived::Bad(why) => return Ok(Next::Bad(why)),
                 Arrived::Part => {}
             }
-            match recv(&self.socket, self.replies.space(), RecvFlags::empty()) {
-                Ok((0, _)) | Err(Errno::CONNRESET) => return Ok(Next::Closed),
-                Ok((length, _)) => self.replies.advance(length),
+            match self.replies.receive(&self.socket) {
+                Ok(0) | Err(Errno::CONNRESET) => return Ok(Next::Closed),
+                Ok(_) => {}
                 Err(Errno::AGAIN) => return Ok(Next::Pending),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
@@ -224,6 +224,11 @@ impl Worker {
     /// Returns the body of a complete reply.
     pub(super) fn body(&self, length: usize) -> &[u8] {
         self.replies.body(length)
+    }
+
+    /// Takes the attachments of a complete reply.
+    pub(super) fn take_attachments(&mut self) -> Vec<Bytes> {
+        self.replies.take_attachments()
     }
 
     /// Returns the panic of a complete reply.
@@ -278,6 +283,39 @@ impl Worker {
         let mut events = [PollFd::new(&self.pidfd, PollFlags::IN)];
         let _ = poll_until(&mut events, Some(Instant::now() + END_LIMIT));
         self.zygote.try_reap(self.pid).ok().flatten()
+    }
+}
+
+/// What is left of a request that is being sent: the message, then each attachment.
+#[derive(Default)]
+struct Unsent<'a> {
+    /// The next part is the last one.
+    parts: Vec<&'a [u8]>,
+    /// Nothing was sent yet.
+    is_whole: bool,
+}
+
+impl<'a> Unsent<'a> {
+    fn of(request: &'a Message) -> Self {
+        let attachments = request.attachments.iter().rev().map(|attachment| &attachment[..]);
+        let mut parts: Vec<&[u8]> = attachments.collect();
+        parts.push(&request.body);
+        parts.retain(|part| !part.is_empty());
+        Self { parts, is_whole: true }
+    }
+
+    fn next(&self) -> Option<&'a [u8]> {
+        self.parts.last().copied()
+    }
+
+    fn advance(&mut self, length: usize) {
+        self.is_whole = false;
+        if let Some(part) = self.parts.last_mut() {
+            *part = &part[length..];
+            if part.is_empty() {
+                self.parts.pop();
+            }
+        }
     }
 }
 

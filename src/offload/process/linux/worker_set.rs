@@ -1,9 +1,11 @@
 //! [`WorkerSet`], the workers of a pool, and how a task gets one.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tracing::level_filters::LevelFilter;
 
 use super::boot;
@@ -19,7 +21,7 @@ use super::zygote_link::ZygoteLink;
 use crate::debug::impl_debug;
 use crate::offload::error::OffloadErrorKind;
 use crate::offload::limiter::SharedLimiter;
-use crate::offload::process::codec;
+use crate::offload::process::codec::{self, Message};
 use crate::offload::process::error::{ProcessError, WorkerDeath};
 use crate::offload::process::function::{self, Function};
 use crate::offload::process::settings::ProcessSettings;
@@ -99,28 +101,36 @@ impl WorkerSet {
     pub(in crate::offload::process) fn run<R>(
         self: &Arc<Self>,
         call: &Call<'_>,
-        encode: impl FnOnce(&mut Vec<u8>) -> postcard::Result<()>,
-        decode: impl FnOnce(&[u8]) -> postcard::Result<R>,
+        encode: impl FnOnce(&mut Message) -> postcard::Result<()>,
+        decode: impl FnOnce(&[u8], Vec<Bytes>) -> postcard::Result<R>,
         switch: &KillSwitch,
     ) -> Result<R, ProcessError> {
         if !call.function.addresses().into_iter().all(image::contains_function) {
             return Err(ProcessError::ForeignFunction);
         }
-        let mut request = vec![0; RequestHeader::LENGTH];
+        let mut request = Message { body: vec![0; RequestHeader::LENGTH], attachments: Vec::new() };
         let meta = RequestMeta { label: call.label.into(), scopes: scopes_in_program() };
         if meta != RequestMeta::default() {
-            codec::encode(&meta, &mut request).map_err(|error| ProcessError::Codec(error.to_string()))?;
+            codec::encode(&meta, &mut request.body).map_err(|error| ProcessError::Codec(error.to_string()))?;
         }
-        let arguments_at = request.len();
+        let arguments_at = request.body.len();
         encode(&mut request).map_err(|error| ProcessError::Codec(format!("encoding the arguments failed: {error}")))?;
+        let arguments_end = request.body.len();
+        for attachment in &request.attachments {
+            request.body.extend((attachment.len() as u64).to_le_bytes());
+        }
         let mut attempts = 0;
         loop {
             let mut worker = self.take()?;
+            if call.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                self.put_back(worker);
+                return Err(ProcessError::NotStarted(OffloadErrorKind::Timeout.into()));
+            }
             if !switch.arm(worker.pid()) {
                 self.put_back(worker);
                 return Err(ProcessError::NotStarted(OffloadErrorKind::Cancelled.into()));
             }
-            write_header(&mut request, call, arguments_at);
+            write_header(&mut request, call, arguments_at..arguments_end);
             let limits = CallLimits {
                 kill_at: call.deadline.and_then(|deadline| deadline.checked_add(self.settings.kill_grace)),
                 memory: self.settings.memory_limit,
@@ -146,14 +156,17 @@ impl WorkerSet {
                 }
             };
             let result = match kind {
-                ReplyKind::Done => decode(worker.body(length))
-                    .map_err(|error| ProcessError::Codec(format!("decoding the result failed: {error}"))),
+                ReplyKind::Done => {
+                    let attachments = worker.take_attachments();
+                    decode(worker.body(length), attachments)
+                        .map_err(|error| ProcessError::Codec(format!("decoding the result failed: {error}")))
+                }
                 ReplyKind::Panicked => Err(match worker.panic(length) {
                     Ok(panic) => ProcessError::Panicked(Panic::remote(&panic.message, panic.location.as_deref())),
                     Err(error) => ProcessError::Codec(format!("decoding a panic failed: {error}")),
                 }),
                 ReplyKind::Codec => Err(ProcessError::Codec(String::from_utf8_lossy(worker.body(length)).into_owned())),
-                ReplyKind::Ready | ReplyKind::Event => {
+                ReplyKind::Ready | ReplyKind::Event | ReplyKind::Attachment => {
                     let death = self.end(&mut worker, started.elapsed());
                     let end = CallEnd::BadReply("it answers no request");
                     return Err(self.failure(call.label, &end, is_cancelled, death));
@@ -275,15 +288,16 @@ fn scopes_in_program() -> Vec<(i64, u64)> {
 }
 
 /// Writes the header to its place at the start of a request.
-fn write_header(request: &mut [u8], call: &Call<'_>, arguments_at: usize) {
+fn write_header(request: &mut Message, call: &Call<'_>, arguments: Range<usize>) {
     let header = RequestHeader {
         function: call.function.to_bytes(),
         budget: call.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())),
         level: LevelFilter::current().into_level().map_or(0, level_number),
-        meta_length: (arguments_at - RequestHeader::LENGTH) as u64,
-        arguments_length: (request.len() - arguments_at) as u64,
+        meta_length: (arguments.start - RequestHeader::LENGTH) as u64,
+        arguments_length: arguments.len() as u64,
+        attachments: u32::try_from(request.attachments.len()).unwrap_or(u32::MAX),
     };
-    request[..RequestHeader::LENGTH].copy_from_slice(&header.to_bytes());
+    request.body[..RequestHeader::LENGTH].copy_from_slice(&header.to_bytes());
 }
 
 impl_debug!(WorkerSet |this| { settings: this.settings, counts: this.counts(), .. });

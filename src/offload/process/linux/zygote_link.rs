@@ -20,6 +20,9 @@ use crate::sync::{Mutex, lock};
 /// This process's executable file, also if its path was deleted or has got another file.
 const EXECUTABLE: &str = "/proc/self/exe";
 
+/// How long a zygote may take to answer. It needs less than a millisecond, unless it was stopped.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
 /// A zygote that is running. Dropping it ends the zygote, and with it the workers that are left.
 #[derive(Debug)]
 pub(super) struct ZygoteLink {
@@ -117,10 +120,15 @@ impl ZygoteLink {
 
     fn exchange(&self, command: &Command, descriptors: &[std::os::fd::BorrowedFd<'_>]) -> io::Result<Answer> {
         let channel = lock(&self.channel);
-        let answer = channel.send(command, descriptors).and_then(|()| channel.receive());
-        match answer {
+        let exchanged = channel.send(command, descriptors).and_then(|()| {
+            let mut events = [PollFd::new(&*channel, PollFlags::IN)];
+            let is_late = poll_until(&mut events, Some(Instant::now() + ANSWER_LIMIT))?;
+            if is_late { Err(io::ErrorKind::TimedOut.into()) } else { channel.receive() }
+        });
+        match exchanged {
             Ok(Some((answer, _))) => Ok(answer),
             other => {
+                // An answer that comes later would be taken for that of another command.
                 self.is_broken.store(true, Ordering::Relaxed);
                 Err(other.err().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into()))
             }
