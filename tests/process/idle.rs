@@ -84,16 +84,42 @@ fn warm_workers_wait_before_the_first_task_and_are_replaced() {
     assert_eq!((pool.stats().workers.idle, pool.stats().workers.started), (2, 4));
 }
 
-fn attempts() -> PathBuf {
-    std::env::temp_dir().join(format!("onelane-attempts-{}", parent(parent(pid(())))))
+/// Where the workers of a process note that they have started.
+fn attempts(process: i32) -> PathBuf {
+    std::env::temp_dir().join(format!("onelane-attempts-{process}"))
+}
+
+fn note_attempt() {
+    let path = attempts(parent(parent(pid(()))));
+    let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
+    writeln!(file, "once more").unwrap();
+}
+
+#[test]
+fn warm_workers_that_die_after_their_start_are_no_fork_loop() {
+    let initializer = || {
+        thread::spawn(|| {
+            thread::sleep(5 * MS);
+            std::process::abort();
+        });
+    };
+    let pool = ProcessPool::builder("late").workers(1).min_idle(1).idle_timeout(10 * MS).initializer(initializer);
+    let pool = pool.forward_stderr(false).build();
+    let start = Instant::now();
+    while pool.stats().workers.died == 0 {
+        assert!(start.elapsed() < PATIENCE);
+        thread::sleep(5 * MS);
+    }
+    thread::sleep(Duration::from_millis(500));
+    let started = pool.stats().workers.started;
+    assert!(started <= 2, "{started}");
 }
 
 #[test]
 fn warm_workers_that_die_at_start_are_no_fork_loop() {
-    let path = std::env::temp_dir().join(format!("onelane-attempts-{}", pid(())));
+    let path = attempts(pid(()));
     let initializer = || {
-        let mut file = OpenOptions::new().create(true).append(true).open(attempts()).unwrap();
-        writeln!(file, "once more").unwrap();
+        note_attempt();
         std::process::exit(9);
     };
     let pool = ProcessPool::builder("loop").workers(1).min_idle(1).initializer(initializer);

@@ -11,6 +11,7 @@ use onelane::offload::process::{ProcessPoolBuilder, Sandbox};
 use onelane::{ProcessError, ProcessPool};
 use rustix::process::{Pid, Signal, kill_process};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+use support::waiting::PATIENCE;
 
 use crate::processes::parent;
 use crate::work::{add, allocate, pid, sum};
@@ -147,6 +148,11 @@ async fn required_sandbox_runs_nothing_without_its_kernel() {
     let pool = builder(Sandbox::best_effort()).initializer(hide_landlock).build();
     assert_eq!(pool.run(read, "/etc/passwd".into()).await.unwrap(), None);
     assert_eq!(pool.run(execute, ()).await.unwrap(), denied(), "the rest is restricted");
+
+    let starts_a_thread = || drop(thread::spawn(|| thread::sleep(PATIENCE)));
+    let error = builder(Sandbox::required()).initializer(starts_a_thread).build().run(add, (1, 2)).await.unwrap_err();
+    assert!(error.to_string().contains("threads of the initializer"), "{error}");
+    assert_eq!(builder(Sandbox::best_effort()).initializer(starts_a_thread).build().run(add, (1, 2)).await.unwrap(), 3);
 
     let error = builder(Sandbox::best_effort().read("/no/such/path")).build().run(add, (1, 2)).await.unwrap_err();
     assert!(error.to_string().contains("/no/such/path"), "{error}");

@@ -133,8 +133,8 @@ impl ProcessPoolBuilder {
 
     /// Sets how many workers wait for tasks at any time, as far as there may be so many [workers](Self::workers). They
     /// are started ahead, one after the other, on a thread of the pool: from [`build`](Self::build) on, and when others
-    /// get tasks, crash or end. If one cannot be started, the pool tries again after a pause, which grows from 1 s to
-    /// 60 s. Worth it where an [initializer](Self::initializer) takes long. Must not be above the number of workers.
+    /// get tasks, crash or end. If one cannot be started, or dies while it waits, the pool tries again after a pause,
+    /// which is 1 s at first, and 60 s at most. Worth it where an [initializer](Self::initializer) takes long. Must not be above the number of workers.
     /// Default: 0, and a task for which no worker waits starts one.
     pub fn min_idle(mut self, workers: usize) -> Self {
         self.settings.min_idle = workers;

@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 /// - no program can be executed, unless [`allow_execute`](Self::allow_execute) is set, and none gains privileges
 /// - other processes can't be debugged or read, and with Linux 6.12 they get no signals
 ///
-/// Computing, memory, threads and the standard output and error are not restricted. The files are restricted by
+/// Computing, memory, threads and the standard output and error are not restricted. A thread that the initializer has
+/// started is outside of the sandbox, so a [required](Self::required) sandbox refuses such an initializer. The files are restricted by
 /// Landlock, and the rest by seccomp.
 ///
 /// ```

@@ -19,7 +19,8 @@ use crate::sync::{lock, wait_timeout};
 
 /// The least and the greatest time between two checks of the idle workers.
 const PERIODS: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
-/// The first and the greatest pause after a worker could not be started ahead. Each failure doubles the pause.
+/// The first and the greatest pause after a worker could not be started ahead, or has died before it got a task. Each
+/// worker that cannot be started doubles the pause.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 /// How many workers may wait until the keeper ends them. If the keeper is late, tasks end their workers themselves.
 const MAX_RETIRED: usize = 4;
@@ -57,6 +58,8 @@ impl SetState {
         for idle in std::mem::take(&mut self.idle) {
             if idle.worker.has_ended() {
                 ending.push(idle.worker);
+                // The one that is started in its place may die in the same way.
+                self.pause_starting(Instant::now());
             } else {
                 self.idle.push_back(idle);
             }

@@ -11,6 +11,7 @@ use landlock::{
 };
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
 
+use super::system;
 use crate::offload::process::sandbox::SandboxRules;
 
 /// What a required sandbox needs. Earlier kernels let a process truncate files that it may not write to.
@@ -29,8 +30,11 @@ const DENIED: [libc::c_long; 5] = [
 const EXECUTE: [libc::c_long; 2] = [libc::SYS_execve, libc::SYS_execveat];
 const NETWORK: [libc::c_long; 1] = [libc::SYS_socket];
 
-/// Restricts this process, which has one thread, and all threads and processes that it starts.
+/// Restricts this thread, and all threads and processes that it starts.
 pub(super) fn enter(rules: &SandboxRules) -> Result<(), String> {
+    if rules.is_required && system::threads().map_err(|error| error.to_string())? != 1 {
+        return Err("the sandbox cannot restrict threads of the initializer: start them in a task".to_owned());
+    }
     restrict_files(rules).map_err(|error| format!("the sandbox cannot restrict files: {error}"))?;
     match restrict_calls(rules) {
         Err(error) if rules.is_required => Err(format!("the sandbox cannot restrict system calls: {error}")),
@@ -72,7 +76,7 @@ fn restrict_calls(rules: &SandboxRules) -> Result<(), Box<dyn Error>> {
     if !rules.allows_network {
         denied.extend(NETWORK);
     }
-    let denied: BTreeMap<i64, _> = denied.into_iter().map(|call| (call.into(), Vec::new())).collect();
+    let denied: BTreeMap<i64, _> = denied.into_iter().map(|call| (call, Vec::new())).collect();
     let errno = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     let filter = SeccompFilter::new(denied, SeccompAction::Allow, errno, TargetArch::try_from(ARCH)?)?;
     // The filter sets that no program gains privileges, which a filter needs.

@@ -26,11 +26,16 @@ pub(super) struct Ended {
     pub(super) peak_memory: u64,
 }
 
+/// Returns how many threads this process has.
+pub(super) fn threads() -> io::Result<u64> {
+    // The folder has a folder for each thread, and two more links.
+    Ok(rustix::fs::stat("/proc/self/task")?.st_nlink - 2)
+}
+
 /// Forks this process, unless it has several threads: in the child, a lock that another thread held would never be
 /// released.
 pub(super) fn fork() -> io::Result<Forked> {
-    // The folder has a folder for each thread, and two more links.
-    let threads = rustix::fs::stat("/proc/self/task")?.st_nlink - 2;
+    let threads = threads()?;
     if threads != 1 {
         return Err(io::Error::other(format!(
             "the program has {threads} threads before main begins, so it can't be forked: something that is linked \

@@ -26,7 +26,7 @@ use crate::offload::process::error::{ProcessError, WorkerDeath};
 use crate::offload::process::function::{self, Function};
 use crate::offload::process::settings::ProcessSettings;
 use crate::offload::process::stats::WorkerCounts;
-use crate::panic::Panic;
+use crate::panic::{Panic, catch_owned};
 use crate::scope::CallerScopes;
 use crate::sync::{Condvar, Mutex, lock};
 
@@ -158,8 +158,12 @@ impl WorkerSet {
             let result = match kind {
                 ReplyKind::Done => {
                     let attachments = worker.take_attachments();
-                    decode(worker.body(length), attachments)
-                        .map_err(|error| ProcessError::Codec(format!("decoding the result failed: {error}")))
+                    match catch_owned(|| decode(worker.body(length), attachments)) {
+                        Ok(result) => {
+                            result.map_err(|error| ProcessError::Codec(format!("decoding the result failed: {error}")))
+                        }
+                        Err(panic) => Err(ProcessError::Panicked(panic)),
+                    }
                 }
                 ReplyKind::Panicked => Err(match worker.panic(length) {
                     Ok(panic) => ProcessError::Panicked(Panic::remote(&panic.message, panic.location.as_deref())),
