@@ -32,7 +32,7 @@ pub(crate) async fn scenario() {
     let error = pool.task(|(): ()| crate::quiet_panic(), ()).label("panics").await.unwrap_err();
     assert!(matches!(error, ProcessError::Panicked(_)), "{error:?}");
 
-    let broken = ProcessPool::builder("broken").workers(1).initializer(|| crate::quiet_panic()).build();
+    let broken = ProcessPool::builder("broken").workers(1).initializer(crate::quiet_panic).build();
     let error = broken.run(|(): ()| (), ()).await.unwrap_err();
     assert!(matches!(error, ProcessError::NoWorker { .. }), "{error:?}");
 }
