@@ -65,6 +65,7 @@
 //! | `cpu` | [`run_cpu`] and [`CpuPool`]: computations on threads of their own (implies `offload`) |
 //! | `process` | [`ProcessPool`]: computations in other processes, which may crash (Linux; implies `cpu`) |
 //! | `process-constructor` | with `process`: workers need no call of [`worker_guard`](offload::process::worker_guard) |
+//! | `landlock` | [`Sandbox`](offload::process::Sandbox): workers that can't open files (Linux; implies `process`) |
 //! | `tower` | [`web::tower`]: layers for any tower service, such as those of tonic and hyper (implies `guard`) |
 //! | `axum` | [`web::axum`]: layers for axum's routes, the extractor, errors as responses (implies `tower`) |
 //! | `ws` | [`websocket`](web::axum::websocket()): WebSockets that end with their host (implies `axum` and `background`) |

@@ -1,6 +1,8 @@
 //! Process pools.
 
-use onelane::ProcessPool;
+use std::time::Duration;
+
+use onelane::{ProcessError, ProcessPool};
 
 pub(crate) async fn scenario() {
     let pool = ProcessPool::builder("processes").workers(1).forward_stderr(false).build();
@@ -12,6 +14,25 @@ pub(crate) async fn scenario() {
         tracing::trace!(size = 5, "five");
     };
     pool.run(emit, ()).await.unwrap();
-    let panicking = |(): ()| panic!("on purpose");
-    pool.task::<(), ()>(panicking, ()).label("panics").await.unwrap_err();
+    let abort = |(): ()| {
+        if std::hint::black_box(true) {
+            std::process::abort();
+        }
+    };
+    let error = pool.task(abort, ()).label("aborts").await.unwrap_err();
+    assert!(matches!(error, ProcessError::WorkerDied(_)), "{error:?}");
+    let hang = |(): ()| {
+        while std::hint::black_box(true) {}
+    };
+    let limit = Duration::from_millis(20);
+    let error = pool.task(hang, ()).label("hangs").timeout(limit).await.unwrap_err();
+    assert!(matches!(error, ProcessError::Timeout(_)), "{error:?}");
+    let error = pool.task(hang, ()).label("computes").cpu_limit(limit).await.unwrap_err();
+    assert!(matches!(error, ProcessError::CpuLimit(_)), "{error:?}");
+    let error = pool.task(|(): ()| crate::quiet_panic(), ()).label("panics").await.unwrap_err();
+    assert!(matches!(error, ProcessError::Panicked(_)), "{error:?}");
+
+    let broken = ProcessPool::builder("broken").workers(1).initializer(crate::quiet_panic).build();
+    let error = broken.run(|(): ()| (), ()).await.unwrap_err();
+    assert!(matches!(error, ProcessError::NoWorker { .. }), "{error:?}");
 }

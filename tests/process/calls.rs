@@ -110,6 +110,21 @@ impl<'de> Deserialize<'de> for Panicking {
     }
 }
 
+#[derive(Debug)]
+struct PanickingInServer;
+
+impl Serialize for PanickingInServer {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u8(1)
+    }
+}
+
+impl<'de> Deserialize<'de> for PanickingInServer {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        panic!("deserializing panics")
+    }
+}
+
 #[tokio::test]
 async fn values_that_cannot_be_converted_fail_their_task_and_no_other() {
     let pool = ProcessPool::builder("codec").workers(1).build();
@@ -122,9 +137,11 @@ async fn values_that_cannot_be_converted_fail_their_task_and_no_other() {
     assert!(matches!(&error, ProcessError::Panicked(panic) if panic.message() == "serializing panics"), "{error}");
     let error = pool.run(|(): ()| Panicking, ()).await.unwrap_err();
     assert!(matches!(&error, ProcessError::Panicked(panic) if panic.message() == "serializing panics"), "{error}");
+    let error = pool.run(|(): ()| PanickingInServer, ()).await.unwrap_err();
+    assert!(matches!(&error, ProcessError::Panicked(panic) if panic.message() == "deserializing panics"), "{error}");
     assert_eq!(pool.run(add, (1, 1)).await.unwrap(), 2);
-    let WorkerCounts { started, died, .. } = pool.stats().workers;
-    assert_eq!((started, died), (1, 0), "the worker has survived");
+    let WorkerCounts { idle, busy, started, died, .. } = pool.stats().workers;
+    assert_eq!((idle, busy, started, died), (1, 0, 1, 0), "the worker has survived");
 }
 
 #[tokio::test]

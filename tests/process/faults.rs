@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::join_all;
 use onelane::offload::process::WorkerExit;
 use onelane::{ProcessError, ProcessPool};
 
-use crate::work::{Fault, add, fail, sleep_ms};
+use crate::work::{Fault, add, fail, flood, send_garbage, sleep_ms};
 
 /// Checks the error of a task that fails.
 type Check = fn(&ProcessError) -> bool;
@@ -109,4 +110,24 @@ async fn worker_that_dies_at_start_is_an_error_with_its_last_words() {
         ProcessPool::builder("panic").workers(1).forward_stderr(false).initializer(|| panic!("no model")).build();
     let text = pool.run(add, (1, 2)).await.unwrap_err().to_string();
     assert!(text.contains("its initializer panicked: no model"), "{text}");
+}
+
+#[tokio::test]
+async fn worker_that_sends_garbage_is_killed_and_reported() {
+    let pool = ProcessPool::builder("garbage").workers(1).max_reply(1 << 20).build();
+    let header = |length: u64| [&[2][..], &length.to_le_bytes()].concat();
+    let cases = [
+        (Bytes::from_static(&[0xff; 100]), "no reply begins like this"),
+        (header(u64::MAX).into(), "it is longer than max_reply allows"),
+        (header((1 << 20) + 1).into(), "it is longer than max_reply allows"),
+    ];
+    for (garbage, expected) in cases {
+        for sends in [send_garbage, flood] {
+            let error = pool.run(sends, garbage.clone()).await.unwrap_err();
+            let ProcessError::BadReply { reason, death } = &error else { panic!("{error:?}") };
+            assert_eq!((*reason, death.exit()), (expected, WorkerExit::Signal(9)));
+            assert_eq!(pool.run(add, (1, 2)).await.unwrap(), 3);
+        }
+    }
+    assert_eq!(pool.stats().workers.killed, 6);
 }

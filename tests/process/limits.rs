@@ -1,14 +1,15 @@
-//! Time, memory and the number of tasks.
+//! Limits of time and memory, and settings out of range.
 
+use std::hint::black_box;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use onelane::offload::OffloadErrorKind;
 use onelane::offload::process::WorkerExit;
+use onelane::offload::{OffloadErrorKind, TaskContext};
 use onelane::{ProcessError, ProcessPool};
+use support::waiting::{MS, PATIENCE, until};
 
-use crate::work::{add, allocate, pid, sleep_ms, spin};
-
-const MS: Duration = Duration::from_millis(1);
+use crate::work::{add, allocate, burn_ms, pid, resident_memory, sleep_ms, spin};
 
 #[tokio::test]
 async fn endless_loop_ends_at_its_timeout() {
@@ -49,15 +50,99 @@ async fn allocation_above_the_limit_fails_its_task() {
     assert_eq!(pool.run(allocate, 50 << 20).await.unwrap(), (50 << 20) / 4_096);
 }
 
-#[tokio::test]
-async fn worker_is_replaced_after_its_last_task() {
-    let pool = ProcessPool::builder("recycled").workers(1).max_tasks_per_worker(2).build();
-    let mut pids = Vec::new();
-    for _ in 0..6 {
-        pids.push(pool.run(pid, ()).await.unwrap());
+/// Uses 64 KiB of the stack for each level, which the system counts as no allocation, and waits.
+fn fill_stack(levels: u32) -> u8 {
+    let frame = black_box([1_u8; 64 << 10]);
+    if levels == 0 {
+        sleep(PATIENCE);
+        return frame[0];
     }
-    assert!(pids[0] == pids[1] && pids[1] != pids[2] && pids[2] == pids[3] && pids[3] != pids[4], "{pids:?}");
-    assert_eq!(pool.stats().workers.died, 0);
+    fill_stack(levels - 1) + frame[usize::try_from(levels).unwrap()]
+}
+
+#[tokio::test]
+async fn memory_that_is_no_allocation_is_limited_too() {
+    let base = ProcessPool::builder("base").workers(1).build().run(resident_memory, ()).await.unwrap();
+    let pool = ProcessPool::builder("stack").workers(1).memory_limit(base + (12 << 20)).build();
+    let started = Instant::now();
+    let error = pool.run(fill_stack, 18 << 4).await.unwrap_err();
+    let ProcessError::MemoryLimit(death) = error else { panic!("{error:?}") };
+    assert_eq!(death.exit(), WorkerExit::Signal(9), "the pool has killed it");
+    assert!(death.peak_memory().unwrap() > base + (12 << 20) && started.elapsed() < PATIENCE);
+    assert_eq!(pool.run(add, (1, 2)).await.unwrap(), 3);
+}
+
+#[tokio::test]
+async fn processor_time_of_a_task_is_limited() {
+    let pool = ProcessPool::builder("cpu").workers(1).cpu_limit(100 * MS).build();
+    // A worker may use more for several tasks, and a task that waits uses none.
+    let worker = pool.run(pid, ()).await.unwrap();
+    for _ in 0..4 {
+        assert_eq!(pool.run(burn_ms, 50).await.unwrap(), worker);
+    }
+    assert_eq!(pool.run(sleep_ms, 300).await.unwrap(), worker);
+    let started = Instant::now();
+    let error = pool.run(spin, ()).await.unwrap_err();
+    let ProcessError::CpuLimit(death) = &error else { panic!("{error:?}") };
+    assert_eq!(death.exit(), WorkerExit::Signal(9));
+    assert!(started.elapsed() >= 100 * MS && started.elapsed() < PATIENCE);
+    assert_ne!(pool.task(burn_ms, 300).cpu_limit(PATIENCE).await.unwrap(), worker);
+    let error = pool.task(burn_ms, 80).cpu_limit(20 * MS).await.unwrap_err();
+    assert!(matches!(error, ProcessError::CpuLimit(_)), "{error:?}");
+    assert_eq!(pool.stats().workers.killed, 2);
+}
+
+/// Returns early when the task is cancelled.
+fn stop_early((): ()) -> String {
+    let cx = TaskContext::current().unwrap();
+    while cx.checkpoint().is_ok() {
+        sleep(MS);
+    }
+    "half of it".to_owned()
+}
+
+#[tokio::test]
+async fn task_that_returns_within_the_grace_has_its_result() {
+    let pool = ProcessPool::builder("grace").workers(1).timeout(50 * MS).kill_grace(PATIENCE).build();
+    let worker = pool.task(pid, ()).timeout(PATIENCE).await.unwrap();
+    assert_eq!(pool.run(stop_early, ()).await.unwrap(), "half of it");
+    assert_eq!(pool.task(pid, ()).timeout(PATIENCE).await.unwrap(), worker, "the worker was not killed");
+}
+
+#[tokio::test]
+async fn worker_is_killed_at_the_end_of_the_grace() {
+    let pool = ProcessPool::builder("grace").workers(1).timeout(50 * MS).kill_grace(200 * MS).build();
+    let started = Instant::now();
+    let error = pool.run(spin, ()).await.unwrap_err();
+    let ProcessError::Timeout(death) = &error else { panic!("{error:?}") };
+    assert_eq!(death.exit(), WorkerExit::Signal(9));
+    assert!(started.elapsed() >= 250 * MS && started.elapsed() < PATIENCE, "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn caller_that_leaves_grants_no_grace() {
+    let pool = ProcessPool::builder("leaves").workers(1).timeout(PATIENCE).kill_grace(10 * PATIENCE).build();
+    assert!(pool.run(pid, ()).await.is_ok());
+    let running = pool.task(spin, ()).start().unwrap();
+    until("the task runs", || pool.stats().workers.busy == 1).await;
+    drop(running);
+    until("the worker is killed", || pool.stats().workers.killed == 1).await;
+}
+
+#[tokio::test]
+async fn timeouts_are_on_time() {
+    let pool = ProcessPool::builder("overshoot").workers(1).build();
+    let mut late = Vec::new();
+    for _ in 0..100 {
+        assert!(pool.run(pid, ()).await.is_ok());
+        let started = Instant::now();
+        let error = pool.task(spin, ()).timeout(10 * MS).await.unwrap_err();
+        assert!(matches!(error, ProcessError::Timeout(_)), "{error:?}");
+        late.push(started.elapsed().checked_sub(10 * MS).unwrap());
+    }
+    late.sort();
+    println!("a timeout of 10 ms is late by {:?} in the median, {:?} at p99", late[50], late[98]);
+    assert!(late[50] < 100 * MS && late[98] < PATIENCE, "{late:?}");
 }
 
 #[test]
@@ -71,6 +156,10 @@ fn settings_out_of_range_are_errors_that_name_the_setting() {
         (text(builder().memory_limit(0)), "memory_limit(0)"),
         (text(builder().max_tasks_per_worker(0)), "max_tasks_per_worker(0)"),
         (text(builder().max_reply(0)), "max_reply(0)"),
+        (text(builder().cpu_limit(Duration::ZERO)), "cpu_limit of zero"),
+        (text(builder().recycle_above(0)), "recycle_above(0)"),
+        (text(builder().idle_timeout(Duration::ZERO)), "idle_timeout of zero"),
+        (text(builder().workers(2).min_idle(3)), "min_idle is above workers"),
         (text(builder().max_wait(Duration::ZERO)), "max_wait of zero"),
     ] {
         assert!(error.contains("pool `wrong`") && error.contains(expected), "{error}");

@@ -7,7 +7,10 @@
 mod callers;
 mod calls;
 mod faults;
+mod idle;
 mod limits;
 mod processes;
+mod recycling;
+mod sandbox;
 mod together;
 mod work;

@@ -13,14 +13,14 @@ use support::process::Example;
 use support::runtimes::current_thread;
 use support::waiting::{PATIENCE, until};
 
-use crate::work::{Fault, add, pid, sleep_ms, start_child, start_child_and_hang};
+use crate::work::{Fault, add, pid, resident_memory, sleep_ms, start_child, start_child_and_hang};
 
-fn is_running(pid: i32) -> bool {
+pub(crate) fn is_running(pid: i32) -> bool {
     // A zombie does not run.
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
-fn wait_until_ended(pid: i32) {
+pub(crate) fn wait_until_ended(pid: i32) {
     let start = Instant::now();
     while is_running(pid) {
         assert!(start.elapsed() < PATIENCE, "process {pid} is still running");
@@ -54,7 +54,7 @@ async fn dropped_pool_leaves_no_process() {
 }
 
 /// Returns the parent of a process.
-fn parent(pid: i32) -> i32 {
+pub(crate) fn parent(pid: i32) -> i32 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap()
 }
@@ -98,6 +98,53 @@ async fn worker_that_was_killed_while_idle_is_replaced() {
     kill_process(Pid::from_raw(zygote).unwrap(), Signal::KILL).unwrap();
     until("the zygote has ended", || !is_running(zygote)).await;
     assert_eq!(pool.run(add, (1, 2)).await.unwrap(), 3);
+}
+
+/// Runs many tasks, and compares the memory of the worker and of this process.
+#[test]
+fn memory_of_many_tasks() {
+    let Ok(tasks) = env::var(TASKS) else { return };
+    let tasks: u32 = tasks.parse().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let pool = ProcessPool::builder("many").workers(1).timeout(PATIENCE).build();
+        let measure = async || (resident_memory(()), pool.run(resident_memory, ()).await.unwrap());
+        for number in 0..tasks / 10 {
+            assert_eq!(pool.run(add, (number, 1)).await.unwrap(), number + 1);
+        }
+        let before = measure().await;
+        for number in 0..tasks {
+            assert_eq!(pool.run(add, (number, 1)).await.unwrap(), number + 1);
+        }
+        let after = measure().await;
+        println!("\nmemory of server and worker before {tasks} tasks {before:?}, and after {after:?}");
+        assert!(after.0 < before.0 + (1 << 20) && after.1 < before.1 + (1 << 20), "{before:?} {after:?}");
+        assert_eq!(pool.stats().workers.started, 1);
+        assert_eq!(keepers(), 1);
+        drop(pool);
+        until("the thread of the pool has ended", || keepers() == 0).await;
+    });
+}
+
+/// Returns how many threads of this process look after a pool.
+fn keepers() -> usize {
+    let threads = fs::read_dir("/proc/self/task").unwrap().flatten();
+    let names = threads.map(|thread| fs::read_to_string(thread.path().join("comm")).unwrap_or_default());
+    names.filter(|name| name.trim_end() == "onelane-keeper").count()
+}
+
+const TASKS: &str = "ONELANE_TEST_PROCESS_TASKS";
+
+#[test]
+fn memory_of_server_and_worker_stays_the_same() {
+    // The other tests of this process need memory too.
+    let mut command = Command::new(env::current_exe().unwrap());
+    let tasks = env::var(TASKS).unwrap_or_else(|_| "20000".to_owned());
+    command.args(["--exact", "processes::memory_of_many_tasks", "--nocapture"]).env(TASKS, tasks);
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    println!("{text}");
+    assert!(output.status.success() && text.contains("memory of server and worker"), "{output:?}");
 }
 
 const SERVER: &str = "ONELANE_TEST_PROCESS_SERVER";

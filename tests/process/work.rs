@@ -1,12 +1,16 @@
 //! The functions that the workers of the tests run.
 
+use std::fs;
 use std::hint::black_box;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::process::{Command, abort, exit};
 use std::thread::sleep;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rustix::process::{Signal, getpid, kill_process};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, Signal, getpid, kill_process, pidfd_getfd, pidfd_open};
+use rustix::time::{ClockId, clock_gettime};
 
 pub(crate) fn add((a, b): (u32, u32)) -> u32 {
     a + b
@@ -78,6 +82,46 @@ pub(crate) fn spin((): ()) {
     loop {
         black_box(0);
     }
+}
+
+/// Uses processor time.
+pub(crate) fn burn_ms(ms: u64) -> i32 {
+    let used = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap();
+    let end = used() + Duration::from_millis(ms);
+    while used() < end {
+        black_box(0);
+    }
+    pid(())
+}
+
+/// Returns how much physical memory the process uses, in bytes.
+pub(crate) fn resident_memory((): ()) -> u64 {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * rustix::param::page_size() as u64
+}
+
+/// Returns the socket of the worker, on which the server waits for replies.
+fn own_socket() -> UnixStream {
+    let socket = fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .flatten()
+        .find(|file| fs::read_link(file.path()).is_ok_and(|link| link.to_string_lossy().starts_with("socket:")));
+    let number = socket.unwrap().file_name().to_str().unwrap().parse().unwrap();
+    let this = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+    pidfd_getfd(&this, number, PidfdGetfdFlags::empty()).unwrap().into()
+}
+
+/// Sends bytes to the server that are no reply.
+pub(crate) fn send_garbage(bytes: Bytes) {
+    own_socket().write_all(&bytes).unwrap();
+}
+
+/// Sends bytes to the server for ever.
+pub(crate) fn flood(bytes: Bytes) {
+    let mut socket = own_socket();
+    while socket.write_all(&bytes).is_ok() {}
+    sleep(Duration::from_secs(60));
 }
 
 /// Starts a program that outlives its parent, and returns its identifier.

@@ -22,7 +22,7 @@ const MAY_NAME: [(&str, &[&str]); 8] = [
 ];
 /// The crates that only an edge of the project names, each with the start of the only path beneath `src` that may name
 /// it: a web adapter, all of them, a store, or the one file that serves HTTP itself.
-const FRAMEWORKS: [(&str, &str); 19] = [
+const FRAMEWORKS: [(&str, &str); 21] = [
     ("axum", "web/axum/"),
     ("axum_core", "web/axum/"),
     ("actix_http", "web/actix/"),
@@ -42,6 +42,8 @@ const FRAMEWORKS: [(&str, &str); 19] = [
     ("nix", "backend/"),
     ("libc", "offload/process/linux/"),
     ("postcard", "offload/process/"),
+    ("landlock", "offload/process/linux/"),
+    ("seccompiler", "offload/process/linux/"),
 ];
 /// The only files with unsafe code.
 const UNSAFE: [&str; 3] =

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::platform::WorkerSet;
 use super::pool::ProcessPool;
+#[cfg(feature = "landlock")]
+use super::sandbox::Sandbox;
 use super::settings::ProcessSettings;
 use crate::config_error::ConfigError;
 use crate::offload::builder::CpuPoolBuilder;
@@ -67,6 +69,21 @@ impl ProcessPoolBuilder {
         self
     }
 
+    /// Sets how long a worker lives on after the [timeout](Self::timeout) of its task. During that time the
+    /// [`TaskContext`](crate::offload::TaskContext) of the task reports that it is cancelled, and a task that returns
+    /// has its result. A caller that leaves kills the worker at once. Default: zero.
+    pub fn kill_grace(mut self, grace: Duration) -> Self {
+        self.settings.kill_grace = grace;
+        self
+    }
+
+    /// Sets how much processor time a task may use if it has no [limit](super::ProcessTask::cpu_limit) of its own. Must
+    /// be above zero. Default: no limit.
+    pub fn cpu_limit(mut self, limit: Duration) -> Self {
+        self.settings.cpu_limit = Some(limit);
+        self
+    }
+
     /// Sets how long a worker may take from its start until it is ready for its first task, with the time of the
     /// [initializer](Self::initializer). Must be above zero. Default: 10 s.
     pub fn start_timeout(mut self, limit: Duration) -> Self {
@@ -91,10 +108,36 @@ impl ProcessPoolBuilder {
         self
     }
 
-    /// Sets how many tasks a worker runs before a new one takes its place. With 1, every task has a process of its own.
-    /// Must be above zero. Default: no limit.
+    /// Sets how many tasks a worker runs before a new one takes its place. Each worker runs up to a tenth fewer tasks
+    /// than that, a random number, so that workers that start together don't end together. With 1, every task has a
+    /// process of its own. Must be above zero. Default: no limit.
     pub fn max_tasks_per_worker(mut self, tasks: u64) -> Self {
         self.settings.max_tasks_per_worker = Some(tasks);
+        self
+    }
+
+    /// Sets how much physical memory a worker may keep after a task, in bytes. Above that, a new worker takes its place.
+    /// Must be above zero. Default: no limit.
+    pub fn recycle_above(mut self, bytes: u64) -> Self {
+        self.settings.recycle_above = Some(bytes);
+        self
+    }
+
+    /// Sets how long a worker waits for a task before it ends, which is checked every second. When all workers of a pool
+    /// have ended, the pool has neither a process nor a thread, and the next task takes some milliseconds longer. Must
+    /// be above zero. Default: 60 s.
+    pub fn idle_timeout(mut self, limit: Duration) -> Self {
+        self.settings.idle_timeout = limit;
+        self
+    }
+
+    /// Sets how many workers wait for tasks at any time, as far as there may be so many [workers](Self::workers). They
+    /// are started ahead, one after the other, on a thread of the pool: from [`build`](Self::build) on, and when others
+    /// get tasks, crash or end. If one cannot be started, or dies while it waits, the pool tries again after a pause,
+    /// which is 1 s at first, and 60 s at most. Worth it where an [initializer](Self::initializer) takes long. Must not be above the number of workers.
+    /// Default: 0, and a task for which no worker waits starts one.
+    pub fn min_idle(mut self, workers: usize) -> Self {
+        self.settings.min_idle = workers;
         self
     }
 
@@ -118,7 +161,15 @@ impl ProcessPoolBuilder {
         self
     }
 
-    /// Builds the pool. The pool starts a worker only when there is work for it.
+    /// Sets what workers may not do. Default: no sandbox.
+    #[cfg(feature = "landlock")]
+    pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
+        self.settings.sandbox = Some(sandbox);
+        self
+    }
+
+    /// Builds the pool. The pool starts a worker only when there is work for it, except for those of
+    /// [`min_idle`](Self::min_idle).
     ///
     /// # Panics
     ///
@@ -147,6 +198,9 @@ impl ProcessPoolBuilder {
             ProcessSettings { timeout: Some(Duration::ZERO), .. } => {
                 Some(("timeout", "a timeout of zero lets no task run: use a longer one, or no limit"))
             }
+            ProcessSettings { cpu_limit: Some(Duration::ZERO), .. } => {
+                Some(("cpu_limit", "a cpu_limit of zero lets no task run: use a longer one, or no limit"))
+            }
             ProcessSettings { start_timeout: Duration::ZERO, .. } => {
                 Some(("start_timeout", "a start_timeout of zero lets no worker start: use some seconds"))
             }
@@ -156,12 +210,22 @@ impl ProcessPoolBuilder {
             ProcessSettings { max_tasks_per_worker: Some(0), .. } => {
                 Some(("max_tasks_per_worker", "max_tasks_per_worker(0) lets no task run: use 1 or more"))
             }
+            ProcessSettings { recycle_above: Some(0), .. } => {
+                Some(("recycle_above", "recycle_above(0) keeps no worker: use max_tasks_per_worker(1) for that"))
+            }
+            ProcessSettings { idle_timeout: Duration::ZERO, .. } => {
+                Some(("idle_timeout", "an idle_timeout of zero keeps no worker: use max_tasks_per_worker(1) for that"))
+            }
+            ProcessSettings { min_idle, .. } if *min_idle > threads.limiter().total() => {
+                Some(("min_idle", "min_idle is above workers, so it is never reached: lower it, or raise workers"))
+            }
             ProcessSettings { max_reply: 0, .. } => {
                 Some(("max_reply", "max_reply(0) lets no task have a result: use some MiB"))
             }
             _ => None,
         };
         problem.map_or(Ok(()), Err).and_then(|()| WorkerSet::check_support()).map_err(error)?;
-        Ok(ProcessPool::from_parts(threads, WorkerSet::new(settings.clone()), settings))
+        let workers = WorkerSet::new(settings.clone(), threads.limiter().clone());
+        Ok(ProcessPool::from_parts(threads, workers, settings))
     }
 }

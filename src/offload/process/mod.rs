@@ -13,12 +13,16 @@
 //! |---|---|
 //! | a task crashes, or calls `exit` | it fails with [`WorkerDied`](ProcessError::WorkerDied); other tasks continue |
 //! | a task panics | [`Panicked`](ProcessError::Panicked), with message and location; its worker continues |
-//! | a task exceeds its `timeout` | its worker is killed with all processes that it has started |
+//! | a task exceeds its `timeout` | its worker is killed, after `kill_grace`, with all processes that it has started |
+//! | a task uses more processor time than `cpu_limit` | [`CpuLimit`](ProcessError::CpuLimit) |
 //! | a task needs too much memory | [`MemoryLimit`](ProcessError::MemoryLimit) |
 //! | the caller drops a task that has not started | its function is never called |
 //! | the caller drops a running task | its worker is killed, unless the task is [shielded](ProcessTask::shield) |
+//! | a worker has run `max_tasks_per_worker`, or keeps more memory than `recycle_above` | it ends, without a delay |
+//! | a worker was idle for `idle_timeout` | it ends; with the last one, all processes and threads of the pool |
+//! | fewer workers than `min_idle` are idle | others are started |
 //! | the server ends, in whatever way | the workers are killed |
-//! | the pool is closed | queued tasks fail, running ones continue |
+//! | the pool is closed | queued tasks fail, running ones continue, idle workers end |
 //!
 //! # What a function may do
 //!
@@ -49,6 +53,8 @@ mod future;
 mod linux;
 mod managed;
 mod pool;
+#[cfg(feature = "landlock")]
+mod sandbox;
 mod settings;
 mod stats;
 mod task;
@@ -66,6 +72,8 @@ pub(crate) use self::conversion::Conversion;
 pub use self::error::{ProcessError, WorkerDeath, WorkerExit};
 pub use self::future::{ProcessFuture, ProcessHandle};
 pub use self::pool::ProcessPool;
+#[cfg(feature = "landlock")]
+pub use self::sandbox::Sandbox;
 pub use self::stats::{ProcessStats, WorkerCounts};
 pub use self::task::ProcessTask;
 

@@ -70,8 +70,8 @@ impl ProcessPool {
         ProcessPoolBuilder::new(name.into())
     }
 
-    pub(super) fn from_parts(threads: CpuPool, workers: WorkerSet, settings: ProcessSettings) -> Self {
-        Self(Arc::new(ProcessPoolParts { threads, workers: Arc::new(workers), settings }))
+    pub(super) fn from_parts(threads: CpuPool, workers: Arc<WorkerSet>, settings: ProcessSettings) -> Self {
+        Self(Arc::new(ProcessPoolParts { threads, workers, settings }))
     }
 
     /// Calls `function` with `arguments` in a worker, and waits for the result. Several arguments are a tuple.
@@ -119,7 +119,7 @@ impl ProcessPool {
     }
 
     /// Closes the pool. Queued and future tasks fail with [`NotStarted`](ProcessError::NotStarted); running ones
-    /// continue. Idle workers end now, and the others after their tasks.
+    /// continue. Idle workers end now, and the others after their tasks. Does not wait for them.
     pub fn close(&self) {
         self.0.threads.close();
         self.0.workers.close();

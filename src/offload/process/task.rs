@@ -48,6 +48,7 @@ pub struct ProcessTask<A, R> {
     priority: Priority,
     max_wait: Option<Duration>,
     timeout: Option<Duration>,
+    cpu_limit: Option<Duration>,
     is_shielded: bool,
 }
 
@@ -66,6 +67,7 @@ impl<A, R> ProcessTask<A, R> {
             priority: Priority::Normal,
             max_wait: None,
             timeout: pool.settings().timeout,
+            cpu_limit: pool.settings().cpu_limit,
             is_shielded: false,
             pool: pool.clone(),
         }
@@ -94,10 +96,20 @@ impl<A, R> ProcessTask<A, R> {
 
     /// Limits how long the task takes, with its time in the queue. A task that has not started until then fails with
     /// [`NotStarted`](ProcessError::NotStarted). The worker of a running one is killed with all processes that it has
-    /// started, and the task fails with [`Timeout`](ProcessError::Timeout) once they have ended. Needs a runtime whose
-    /// timers are enabled. Default: the limit of the pool.
+    /// started, and the task fails with [`Timeout`](ProcessError::Timeout) once they have ended. With a
+    /// [`kill_grace`](super::ProcessPoolBuilder::kill_grace), the worker is killed that much later, and a task that
+    /// returns until then has its result. Needs a runtime whose timers are enabled. Default: the limit of the pool.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = Some(limit);
+        self
+    }
+
+    /// Limits how much processor time the task uses, on all threads of its worker together. A task that waits uses none.
+    /// The worker of a task that uses more is killed with all processes that it has started, and the task fails with
+    /// [`CpuLimit`](ProcessError::CpuLimit). The time of those processes does not count. The limit is exact to some
+    /// milliseconds. Default: the limit of the pool.
+    pub fn cpu_limit(mut self, limit: Duration) -> Self {
+        self.cpu_limit = Some(limit);
         self
     }
 
@@ -128,14 +140,15 @@ where
 impl<A, R> ProcessTask<A, R> {
     /// Submits the task. Its arguments and its result are sent as `C` converts them.
     pub(crate) fn start_converted<C: Conversion<A, R>>(self) -> Result<ProcessHandle<C::Result>, ProcessError> {
-        let Self { pool, function, arguments, caller, label, priority, max_wait, timeout, is_shielded } = self;
+        let Self { pool, function, arguments, caller, label, priority, max_wait, timeout, cpu_limit, is_shielded } =
+            self;
         let switch = Arc::new(KillSwitch::default());
         let deadline = timeout.and_then(|limit| Instant::now().checked_add(limit));
         let work = {
             let (workers, switch) = (Arc::clone(pool.workers()), Arc::clone(&switch));
             let (function, arguments) = (Function::new::<A, R, C>(function), C::send_arguments(arguments));
             move |cx: &TaskContext| {
-                let call = Call { function, label: cx.label().unwrap_or_default(), deadline };
+                let call = Call { function, label: cx.label().unwrap_or_default(), deadline, cpu_limit };
                 workers.run(&call, |message| codec::encode_message(&arguments, message), codec::decode_message, &switch)
             }
         };

@@ -1,7 +1,8 @@
 //! What stands for worker processes where the crate has none.
 
 use std::convert::Infallible;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -10,6 +11,7 @@ use super::error::ProcessError;
 use super::function::Function;
 use super::settings::ProcessSettings;
 use super::stats::WorkerCounts;
+use crate::offload::limiter::SharedLimiter;
 
 pub(super) fn worker_guard() {}
 
@@ -29,6 +31,7 @@ pub(super) struct Call<'a> {
     pub(super) function: Function,
     pub(super) label: &'a str,
     pub(super) deadline: Option<Instant>,
+    pub(super) cpu_limit: Option<Duration>,
 }
 
 /// Has no value.
@@ -40,7 +43,7 @@ impl WorkerSet {
         Err(("process", "process pools need Linux: use a CpuPool on this system"))
     }
 
-    pub(super) fn new(_: ProcessSettings) -> Self {
+    pub(super) fn new(_: ProcessSettings, _: SharedLimiter) -> Arc<Self> {
         unreachable!("check_support() has returned an error before")
     }
 

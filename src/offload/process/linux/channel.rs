@@ -15,6 +15,8 @@ use super::system::Ended;
 use crate::offload::process::codec;
 use crate::offload::process::error::WorkerExit;
 use crate::offload::process::function::Function;
+#[cfg(feature = "landlock")]
+use crate::offload::process::sandbox::SandboxRules;
 
 /// The greatest number of descriptors in a message.
 const MAX_DESCRIPTORS: usize = 2;
@@ -58,6 +60,8 @@ pub(super) struct WorkerSettings {
     pub(super) initializer: Option<[u8; Function::LENGTH]>,
     /// In bytes.
     pub(super) memory_limit: Option<u64>,
+    #[cfg(feature = "landlock")]
+    pub(super) sandbox: Option<SandboxRules>,
     /// The name that the system shows for a worker.
     pub(super) name: String,
 }

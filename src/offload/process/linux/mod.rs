@@ -9,7 +9,9 @@
 //! | file | contents |
 //! |---|---|
 //! | `worker_set` | the workers of a pool, and how a task gets one |
+//! | `keeper` | ends idle workers, starts those that stay warm |
 //! | `worker` | one worker: sends a request, waits for the reply, kills the worker |
+//! | `limits` | what a task may use, and how that is checked |
 //! | `kill_switch` | how a caller that leaves kills the worker of its task |
 //! | `zygote_link` | starts the zygote, asks it for workers |
 //! | `channel`, `frame` | the messages between server and zygote, and between server and worker |
@@ -19,6 +21,7 @@
 //! | `boot` | how the program becomes a zygote before `main` |
 //! | `zygote` | forks workers |
 //! | `serve`, `events` | what a worker does, and how its `tracing` events reach the server |
+//! | `sandbox` | what a worker gives up before its first task |
 //! | `system` | calls of the operating system that need `unsafe` |
 
 mod boot;
@@ -26,7 +29,11 @@ mod channel;
 mod events;
 mod frame;
 mod image;
+mod keeper;
 mod kill_switch;
+mod limits;
+#[cfg(feature = "landlock")]
+mod sandbox;
 mod serve;
 mod stderr_tail;
 mod system;

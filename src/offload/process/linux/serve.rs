@@ -40,6 +40,8 @@ pub(super) fn main(socket: OwnedFd, settings: &WorkerSettings) -> ! {
 fn serve(mut socket: &UnixStream, settings: &WorkerSettings) -> io::Result<()> {
     let (mut request, mut reply) = (Vec::new(), Message::default());
     let started = settings.initializer.map_or(Ok(()), |initializer| initialize(Function::from_server(initializer)));
+    #[cfg(feature = "landlock")]
+    settings.sandbox.as_ref().map_or(Ok(()), super::sandbox::enter).map_err(io::Error::other)?;
     match started {
         Ok(()) => reply.body.extend(reply_header(ReplyKind::Ready, 0)),
         Err(panic) => reply = Message::of(ReplyKind::Panicked, |body| codec::encode(&panic, body).is_ok()),

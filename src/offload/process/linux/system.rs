@@ -6,6 +6,7 @@ use std::ffi::c_int;
 use std::fs;
 use std::io;
 use std::mem::{MaybeUninit, zeroed};
+use std::time::Duration;
 
 use rustix::process::Pid;
 
@@ -25,11 +26,16 @@ pub(super) struct Ended {
     pub(super) peak_memory: u64,
 }
 
+/// Returns how many threads this process has.
+pub(super) fn threads() -> io::Result<u64> {
+    // The folder has a folder for each thread, and two more links.
+    Ok(rustix::fs::stat("/proc/self/task")?.st_nlink - 2)
+}
+
 /// Forks this process, unless it has several threads: in the child, a lock that another thread held would never be
 /// released.
 pub(super) fn fork() -> io::Result<Forked> {
-    // The folder has a folder for each thread, and two more links.
-    let threads = rustix::fs::stat("/proc/self/task")?.st_nlink - 2;
+    let threads = threads()?;
     if threads != 1 {
         return Err(io::Error::other(format!(
             "the program has {threads} threads before main begins, so it can't be forked: something that is linked \
@@ -63,6 +69,20 @@ pub(super) fn try_reap(pid: Pid) -> io::Result<Option<Ended>> {
         WorkerExit::Signal(libc::WTERMSIG(status))
     };
     Ok(Some(Ended { exit, peak_memory: u64::try_from(usage.ru_maxrss).unwrap_or(0).saturating_mul(1_024) }))
+}
+
+/// Returns the processor time that all threads of a process have used. A child that has ended counts until it is
+/// collected.
+pub(super) fn processor_time(process: Pid) -> Option<Duration> {
+    let mut clock = 0;
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: The pointer is valid for writes, and the function does not keep it.
+    let found = unsafe { libc::clock_getcpuclockid(process.as_raw_pid(), &raw mut clock) };
+    // SAFETY: As above. The kernel checks the clock.
+    if found != 0 || unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
+        return None;
+    }
+    Some(Duration::new(u64::try_from(time.tv_sec).ok()?, u32::try_from(time.tv_nsec).ok()?))
 }
 
 /// Closes all file descriptors from `first`.

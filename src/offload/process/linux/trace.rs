@@ -1,6 +1,10 @@
 //! The `tracing` events of process pools.
 
+use std::fmt::Display;
+
 use super::frame::RemoteEvent;
+use crate::offload::process::error::ProcessError;
+use crate::offload::trace;
 use crate::trace::emit;
 
 /// Emits an event of a worker, in the span of the task that the worker runs.
@@ -14,4 +18,32 @@ pub(super) fn worker_event(worker: i32, event: &RemoteEvent) {
         4 => emit!(DEBUG, worker, target, fields, event = message, "event of a worker"),
         _ => emit!(TRACE, worker, target, fields, event = message, "event of a worker"),
     }
+}
+
+/// Reports a task that has panicked, or has lost its worker.
+#[cold]
+pub(super) fn task_failed(pool: &str, label: &str, error: &ProcessError) {
+    let label = Some(label).filter(|label| !label.is_empty());
+    match error {
+        ProcessError::Panicked(panic) => trace::panicked(pool, label, panic),
+        ProcessError::WorkerDied(_) => worker_died(pool, label, error),
+        ProcessError::MemoryLimit(_) | ProcessError::CpuLimit(_) | ProcessError::BadReply { .. } => {
+            emit!(WARN, pool, label, %error, "worker killed");
+        }
+        ProcessError::Timeout(_) | ProcessError::Cancelled(_) => emit!(DEBUG, pool, label, %error, "worker killed"),
+        ProcessError::NotStarted(_)
+        | ProcessError::NoWorker { .. }
+        | ProcessError::Codec(_)
+        | ProcessError::ForeignFunction => {}
+    }
+}
+
+#[cold]
+pub(super) fn worker_died(pool: &str, label: Option<&str>, error: &dyn Display) {
+    emit!(WARN, pool, label, %error, "worker died");
+}
+
+#[cold]
+pub(super) fn worker_missing(pool: &str, error: &str) {
+    emit!(WARN, pool, error, "starting a worker failed");
 }

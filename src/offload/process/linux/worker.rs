@@ -13,6 +13,7 @@ use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socke
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use super::frame::{Arrived, RemoteEvent, RemotePanic, ReplyBuffer, ReplyKind};
+use super::limits::{CallLimits, LimitWatch};
 use super::stderr_tail::StderrTail;
 use super::system::Ended;
 use super::trace;
@@ -21,9 +22,8 @@ use super::zygote_link::{ZygoteLink, with_stderr};
 use crate::debug::impl_debug;
 use crate::offload::process::codec::{self, Message};
 use crate::offload::process::error::{DeathParts, WorkerDeath, WorkerExit};
+use crate::random;
 
-/// How often the memory of a worker is checked while it runs a task.
-const MEMORY_CHECK: Duration = Duration::from_millis(100);
 /// How long a killed worker may take to end. The system needs less than a millisecond, unless a device does not answer.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
@@ -42,17 +42,9 @@ pub(super) struct Worker {
     zygote: Arc<ZygoteLink>,
     is_collected: bool,
     /// How many tasks the worker has run.
-    pub(super) tasks: u64,
-}
-
-/// What a worker may use for one task.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct CallLimits {
-    pub(super) deadline: Option<Instant>,
-    /// In bytes.
-    pub(super) memory: Option<u64>,
-    /// The length of the greatest reply, in bytes.
-    pub(super) max_reply: usize,
+    tasks: u64,
+    /// A random number, different for each worker.
+    luck: u64,
 }
 
 /// How a call ended.
@@ -66,6 +58,8 @@ pub(super) enum CallEnd {
     Died,
     TimedOut,
     OutOfMemory,
+    /// The task has used its processor time.
+    OutOfTime,
     BadReply(&'static str),
 }
 
@@ -74,7 +68,7 @@ impl Worker {
     pub(super) fn start(zygote: Arc<ZygoteLink>, forwards_stderr: bool, limit: Duration) -> Result<Self, String> {
         let deadline = Instant::now() + limit;
         let mut worker = Self::fork(zygote, forwards_stderr).map_err(|error| error.to_string())?;
-        let limits = CallLimits { deadline: Some(deadline), memory: None, max_reply: 64 << 10 };
+        let limits = CallLimits { kill_at: Some(deadline), memory: None, cpu: None, max_reply: 64 << 10 };
         let why = match worker.call(&Message::default(), &limits) {
             CallEnd::Reply(ReplyKind::Ready, length) => {
                 worker.replies.remove(length);
@@ -111,7 +105,7 @@ impl Worker {
             }
         };
         let replies = ReplyBuffer::default();
-        Ok(Self { pid, pidfd, socket, stderr, replies, zygote, is_collected: false, tasks: 0 })
+        Ok(Self { pid, pidfd, socket, stderr, replies, zygote, is_collected: false, tasks: 0, luck: random::bits() })
     }
 
     pub(super) fn pid(&self) -> Pid {
@@ -129,6 +123,12 @@ impl Worker {
         !socket && !process
     }
 
+    /// Returns `true` if the process has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        let mut events = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        poll_until(&mut events, Some(Instant::now())).is_ok_and(|is_running| !is_running)
+    }
+
     /// Sends a request and waits for the reply.
     pub(super) fn call(&mut self, request: &Message, limits: &CallLimits) -> CallEnd {
         match self.exchange(request, limits) {
@@ -139,7 +139,7 @@ impl Worker {
 
     fn exchange(&mut self, request: &Message, limits: &CallLimits) -> io::Result<CallEnd> {
         let mut unsent = Unsent::of(request);
-        let mut next_check = limits.memory.map(|_| Instant::now() + MEMORY_CHECK);
+        let mut watch = LimitWatch::new(self, *limits);
         loop {
             if let Some(part) = unsent.next() {
                 match send(&self.socket, part, SendFlags::NOSIGNAL) {
@@ -150,8 +150,7 @@ impl Worker {
                     Err(_) => unsent = Unsent::default(),
                 }
             }
-            let wait_until = [limits.deadline, next_check].into_iter().flatten().min();
-            let Ready { socket, stderr, process } = self.wait(unsent.next().is_some(), wait_until)?;
+            let Ready { socket, stderr, process } = self.wait(unsent.next().is_some(), watch.next_check())?;
             if stderr {
                 self.stderr.read();
             }
@@ -167,15 +166,8 @@ impl Worker {
                     Next::Pending => {}
                 }
             }
-            let now = Instant::now();
-            if limits.deadline.is_some_and(|deadline| deadline <= now) {
-                return Ok(CallEnd::TimedOut);
-            }
-            if next_check.is_some_and(|at| at <= now) {
-                if self.resident_memory().zip(limits.memory).is_some_and(|(resident, limit)| resident > limit) {
-                    return Ok(CallEnd::OutOfMemory);
-                }
-                next_check = Some(now + MEMORY_CHECK);
+            if let Some(exceeded) = watch.check(self) {
+                return Ok(exceeded);
             }
         }
     }
@@ -249,6 +241,12 @@ impl Worker {
         self.tasks += 1;
         self.replies.remove(length);
         !self.replies.has_rest()
+    }
+
+    /// Returns `true` if the worker has run as many tasks as this, or up to a tenth fewer. Workers that start together
+    /// would otherwise also end together.
+    pub(super) fn has_run(&self, tasks: u64) -> bool {
+        self.tasks >= tasks - self.luck % (tasks / 10 + 1)
     }
 
     /// Returns how much physical memory the worker uses, in bytes.

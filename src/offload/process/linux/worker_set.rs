@@ -12,42 +12,43 @@ use super::boot;
 use super::channel::WorkerSettings;
 use super::frame::{ReplyKind, RequestHeader, RequestMeta, level_number};
 use super::image;
+use super::keeper::SetState;
 use super::kill_switch::KillSwitch;
-use super::worker::{CallEnd, CallLimits, Worker};
+use super::limits::CallLimits;
+use super::trace;
+use super::worker::{CallEnd, Worker};
 use super::zygote_link::ZygoteLink;
 use crate::debug::impl_debug;
 use crate::offload::error::OffloadErrorKind;
+use crate::offload::limiter::SharedLimiter;
 use crate::offload::process::codec::{self, Message};
 use crate::offload::process::error::{ProcessError, WorkerDeath};
 use crate::offload::process::function::{self, Function};
 use crate::offload::process::settings::ProcessSettings;
 use crate::offload::process::stats::WorkerCounts;
-use crate::offload::trace;
-use crate::panic::Panic;
+use crate::panic::{Panic, catch_owned};
 use crate::scope::CallerScopes;
-use crate::sync::{Mutex, lock};
+use crate::sync::{Condvar, Mutex, lock};
 
 /// How many times in a row a task tries to start a worker.
 const START_ATTEMPTS: u32 = 3;
 
 /// The workers of a pool.
+///
+/// A thread that locks the zygote may hold the lock of the state, but not the other way round.
 pub(in crate::offload::process) struct WorkerSet {
-    settings: ProcessSettings,
+    pub(super) settings: ProcessSettings,
     worker_settings: WorkerSettings,
+    /// Its total is the greatest number of workers.
+    pub(super) limiter: SharedLimiter,
     /// Locked while a zygote starts, so that one is started for all tasks that need it.
-    zygote: Mutex<Option<Arc<ZygoteLink>>>,
-    state: Mutex<SetState>,
+    pub(super) zygote: Mutex<Option<Arc<ZygoteLink>>>,
+    pub(super) state: Mutex<SetState>,
+    /// Notifies the keeper.
+    pub(super) changed: Condvar,
     started: AtomicU64,
-    died: AtomicU64,
+    pub(super) died: AtomicU64,
     killed: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct SetState {
-    /// The worker that was used last is the last one: it is used again first, while its memory is in the caches.
-    idle: Vec<Worker>,
-    busy: usize,
-    is_closed: bool,
 }
 
 /// One task, as bytes.
@@ -55,6 +56,7 @@ pub(in crate::offload::process) struct Call<'a> {
     pub(in crate::offload::process) function: Function,
     pub(in crate::offload::process) label: &'a str,
     pub(in crate::offload::process) deadline: Option<Instant>,
+    pub(in crate::offload::process) cpu_limit: Option<Duration>,
 }
 
 impl WorkerSet {
@@ -68,27 +70,36 @@ impl WorkerSet {
         Err(("worker_guard", advice))
     }
 
-    pub(in crate::offload::process) fn new(settings: ProcessSettings) -> Self {
+    /// Creates the workers of a pool, and starts those that stay warm.
+    pub(in crate::offload::process) fn new(settings: ProcessSettings, limiter: SharedLimiter) -> Arc<Self> {
         let worker_settings = WorkerSettings {
             initializer: settings.initializer.map(|initializer| Function::of_initializer(initializer).to_bytes()),
             memory_limit: settings.memory_limit,
+            #[cfg(feature = "landlock")]
+            sandbox: settings.sandbox.clone().map(|sandbox| sandbox.0),
             name: settings.name.clone().into_owned(),
         };
-        Self {
+        let this = Arc::new(Self {
             settings,
             worker_settings,
+            limiter,
             zygote: Mutex::default(),
             state: Mutex::default(),
+            changed: Condvar::new(),
             started: AtomicU64::new(0),
             died: AtomicU64::new(0),
             killed: AtomicU64::new(0),
+        });
+        if this.settings.min_idle > 0 {
+            this.ensure_keeper();
         }
+        this
     }
 
     /// Runs a task in a worker, and waits for it on this thread. `encode` appends the arguments, and `decode` reads the
     /// result.
     pub(in crate::offload::process) fn run<R>(
-        &self,
+        self: &Arc<Self>,
         call: &Call<'_>,
         encode: impl FnOnce(&mut Message) -> postcard::Result<()>,
         decode: impl FnOnce(&[u8], Vec<Bytes>) -> postcard::Result<R>,
@@ -121,8 +132,9 @@ impl WorkerSet {
             }
             write_header(&mut request, call, arguments_at..arguments_end);
             let limits = CallLimits {
-                deadline: call.deadline,
+                kill_at: call.deadline.and_then(|deadline| deadline.checked_add(self.settings.kill_grace)),
                 memory: self.settings.memory_limit,
+                cpu: call.cpu_limit,
                 max_reply: self.settings.max_reply,
             };
             let started = Instant::now();
@@ -140,78 +152,85 @@ impl WorkerSet {
                     let death = self.end(&mut worker, started.elapsed());
                     let is_out_of_memory = limits.memory.is_some() && worker.is_out_of_memory(&death);
                     let end = if is_out_of_memory { &CallEnd::OutOfMemory } else { &other };
-                    return Err(self.failure(end, is_cancelled, death));
+                    return Err(self.failure(call.label, end, is_cancelled, death));
                 }
             };
             let result = match kind {
                 ReplyKind::Done => {
                     let attachments = worker.take_attachments();
-                    decode(worker.body(length), attachments)
-                        .map_err(|error| ProcessError::Codec(format!("decoding the result failed: {error}")))
+                    match catch_owned(|| decode(worker.body(length), attachments)) {
+                        Ok(result) => {
+                            result.map_err(|error| ProcessError::Codec(format!("decoding the result failed: {error}")))
+                        }
+                        Err(panic) => Err(ProcessError::Panicked(panic)),
+                    }
                 }
                 ReplyKind::Panicked => Err(match worker.panic(length) {
-                    Ok(panic) => {
-                        let panic = Panic::remote(&panic.message, panic.location.as_deref());
-                        trace::panicked(
-                            &self.settings.name,
-                            Some(call.label).filter(|label| !label.is_empty()),
-                            &panic,
-                        );
-                        ProcessError::Panicked(panic)
-                    }
+                    Ok(panic) => ProcessError::Panicked(Panic::remote(&panic.message, panic.location.as_deref())),
                     Err(error) => ProcessError::Codec(format!("decoding a panic failed: {error}")),
                 }),
                 ReplyKind::Codec => Err(ProcessError::Codec(String::from_utf8_lossy(worker.body(length)).into_owned())),
                 ReplyKind::Ready | ReplyKind::Event | ReplyKind::Attachment => {
                     let death = self.end(&mut worker, started.elapsed());
-                    return Err(ProcessError::BadReply { reason: "it answers no request", death });
+                    let end = CallEnd::BadReply("it answers no request");
+                    return Err(self.failure(call.label, &end, is_cancelled, death));
                 }
             };
             let is_clean = worker.finish_call(length);
-            if is_cancelled || !is_clean || self.is_used_up(&worker) {
-                self.end(&mut worker, started.elapsed());
+            if is_cancelled || !is_clean {
+                let end = CallEnd::BadReply("it is longer than its header says");
+                let death = self.end(&mut worker, started.elapsed());
+                drop(self.failure(call.label, &end, is_cancelled, death));
+            } else if self.is_used_up(&worker) {
+                self.retire(worker);
             } else {
                 self.put_back(worker);
             }
-            return result;
+            return result.inspect_err(|error| trace::task_failed(&self.settings.name, call.label, error));
         }
     }
 
     /// Returns the error of a task whose worker has ended.
-    fn failure(&self, end: &CallEnd, is_cancelled: bool, death: WorkerDeath) -> ProcessError {
+    fn failure(&self, label: &str, end: &CallEnd, is_cancelled: bool, death: WorkerDeath) -> ProcessError {
         let counter = if matches!(end, CallEnd::Died) && !is_cancelled { &self.died } else { &self.killed };
         counter.fetch_add(1, Ordering::Relaxed);
-        match end {
+        let error = match end {
             _ if is_cancelled => ProcessError::Cancelled(death),
             CallEnd::TimedOut => ProcessError::Timeout(death),
             CallEnd::OutOfMemory => ProcessError::MemoryLimit(death),
+            CallEnd::OutOfTime => ProcessError::CpuLimit(death),
             CallEnd::BadReply(reason) => ProcessError::BadReply { reason, death },
             CallEnd::Died | CallEnd::NotStarted | CallEnd::Reply(..) => ProcessError::WorkerDied(death),
-        }
+        };
+        trace::task_failed(&self.settings.name, label, &error);
+        error
     }
 
     /// Takes an idle worker, or starts one.
-    fn take(&self) -> Result<Worker, ProcessError> {
+    fn take(self: &Arc<Self>) -> Result<Worker, ProcessError> {
         loop {
             let mut state = lock(&self.state);
-            let Some(mut worker) = state.idle.pop() else {
-                state.busy += 1;
-                break;
-            };
             state.busy += 1;
+            let idle = state.idle.pop_back();
+            let lacks_idle = self.lacks_idle(&state);
             drop(state);
-            if worker.is_idle() {
-                return Ok(worker);
+            if lacks_idle {
+                self.changed.notify_one();
             }
-            self.died.fetch_add(1, Ordering::Relaxed);
-            self.end(&mut worker, Duration::ZERO);
+            let Some(mut idle) = idle else { break };
+            if idle.worker.is_idle() {
+                return Ok(idle.worker);
+            }
+            self.retire(idle.worker);
         }
-        self.start().inspect_err(|_| lock(&self.state).busy -= 1)
+        self.ensure_keeper();
+        self.start(START_ATTEMPTS).inspect_err(|_| self.release_ended())
     }
 
-    fn start(&self) -> Result<Worker, ProcessError> {
+    /// Starts a worker that counts as busy already.
+    pub(super) fn start(&self, attempts: u32) -> Result<Worker, ProcessError> {
         let mut reason = String::new();
-        for _ in 0..START_ATTEMPTS {
+        for _ in 0..attempts {
             let worker = self
                 .zygote()
                 .and_then(|zygote| Worker::start(zygote, self.settings.forwards_stderr, self.settings.start_timeout));
@@ -223,7 +242,8 @@ impl WorkerSet {
                 Err(why) => reason = why,
             }
         }
-        Err(ProcessError::NoWorker { attempts: START_ATTEMPTS, reason })
+        trace::worker_missing(&self.settings.name, &reason);
+        Err(ProcessError::NoWorker { attempts, reason })
     }
 
     /// Returns the zygote, which is started if there is none.
@@ -240,39 +260,22 @@ impl WorkerSet {
 
     /// Returns `true` if the worker is to be replaced.
     fn is_used_up(&self, worker: &Worker) -> bool {
-        self.settings.max_tasks_per_worker.is_some_and(|max_tasks| worker.tasks >= max_tasks)
-    }
-
-    fn put_back(&self, worker: Worker) {
-        let mut state = lock(&self.state);
-        state.busy -= 1;
-        if !state.is_closed {
-            return state.idle.push(worker);
-        }
-        drop(state);
-        drop(worker);
+        let ProcessSettings { max_tasks_per_worker, recycle_above, .. } = self.settings;
+        max_tasks_per_worker.is_some_and(|tasks| worker.has_run(tasks))
+            || recycle_above.is_some_and(|limit| worker.resident_memory().is_some_and(|bytes| bytes > limit))
     }
 
     fn end(&self, worker: &mut Worker, ran_for: Duration) -> WorkerDeath {
         let death = worker.end(ran_for);
-        lock(&self.state).busy -= 1;
+        self.release_ended();
         death
-    }
-
-    /// Ends idle workers now, and the others after their tasks.
-    pub(in crate::offload::process) fn close(&self) {
-        let mut state = lock(&self.state);
-        state.is_closed = true;
-        let idle = std::mem::take(&mut state.idle);
-        drop(state);
-        drop(idle);
     }
 
     pub(in crate::offload::process) fn counts(&self) -> WorkerCounts {
         let state = lock(&self.state);
         WorkerCounts {
             idle: state.idle.len(),
-            busy: state.busy,
+            busy: state.busy + state.ending,
             started: self.started.load(Ordering::Relaxed),
             died: self.died.load(Ordering::Relaxed),
             killed: self.killed.load(Ordering::Relaxed),

@@ -1,0 +1,214 @@
+//! The keeper of a pool: a thread that ends idle workers, and starts those that stay warm.
+//!
+//! # Invariants
+//!
+//! 1. While a pool has workers, or is to start one ahead, it has a keeper, unless the system has refused the thread.
+//! 2. A keeper ends only when its pool has no worker. It then ends the zygote too.
+//! 3. Each worker is counted once: it is idle, busy or ending, until the system has no process of it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::trace;
+use super::worker::Worker;
+use super::worker_set::WorkerSet;
+use crate::sync::{lock, wait_timeout};
+
+/// The least and the greatest time between two checks of the idle workers.
+const PERIODS: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
+/// The first and the greatest pause after a worker could not be started ahead, or has died before it got a task. Each
+/// worker that cannot be started doubles the pause.
+const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
+/// How many workers may wait until the keeper ends them. If the keeper is late, tasks end their workers themselves.
+const MAX_RETIRED: usize = 4;
+
+/// The workers of a pool that run no task, and how many others there are.
+#[derive(Debug, Default)]
+pub(super) struct SetState {
+    /// The worker that was used last is the last one: it is used again first, while its memory is in the caches.
+    pub(super) idle: VecDeque<IdleWorker>,
+    /// How many workers run a task or start.
+    pub(super) busy: usize,
+    /// How many workers end.
+    pub(super) ending: usize,
+    /// Those of the ending workers that wait for the keeper.
+    retired: Vec<Worker>,
+    is_closed: bool,
+    has_keeper: bool,
+    /// When a task last left its worker.
+    used_at: Option<Instant>,
+    /// Until when no worker is started ahead, and the length of that pause.
+    pause: Option<(Instant, Duration)>,
+}
+
+#[derive(Debug)]
+pub(super) struct IdleWorker {
+    pub(super) worker: Worker,
+    since: Instant,
+}
+
+impl SetState {
+    /// Takes the workers that end: retired ones, those that have died while they were idle, and those that have been
+    /// idle since `limit`, as far as `min_idle` remain.
+    fn take_ending(&mut self, min_idle: usize, limit: Option<Instant>) -> Vec<Worker> {
+        let mut ending = Vec::new();
+        for idle in std::mem::take(&mut self.idle) {
+            if idle.worker.has_ended() {
+                ending.push(idle.worker);
+                // The one that is started in its place may die in the same way.
+                self.pause_starting(Instant::now());
+            } else {
+                self.idle.push_back(idle);
+            }
+        }
+        let is_late = |idle: &IdleWorker| limit.is_some_and(|limit| idle.since <= limit);
+        while self.idle.len() > min_idle && self.idle.front().is_some_and(is_late) {
+            ending.extend(self.idle.pop_front().map(|idle| idle.worker));
+        }
+        self.ending += ending.len();
+        ending.append(&mut self.retired);
+        ending
+    }
+
+    /// Returns `true` if the pool has had no worker and no task since `limit`.
+    fn is_unused(&self, limit: Option<Instant>) -> bool {
+        let is_late = self.is_closed || self.used_at <= limit;
+        self.idle.is_empty() && self.busy + self.ending == 0 && is_late
+    }
+
+    fn pause_starting(&mut self, now: Instant) {
+        let [first, greatest] = PAUSES;
+        let pause = self.pause.map_or(first, |(_, pause)| greatest.min(2 * pause));
+        self.pause = Some((now + pause, pause));
+    }
+}
+
+impl WorkerSet {
+    /// Starts the keeper, if the pool has none.
+    pub(super) fn ensure_keeper(self: &Arc<Self>) {
+        if std::mem::replace(&mut lock(&self.state).has_keeper, true) {
+            return;
+        }
+        let this = Arc::clone(self);
+        let keeper = thread::Builder::new().name("onelane-keeper".to_owned()).spawn(move || this.keep());
+        if let Err(error) = keeper {
+            lock(&self.state).has_keeper = false;
+            crate::offload::trace::thread_missing(&self.settings.name, &error);
+        }
+    }
+
+    /// Returns `true` if a worker is to be started ahead.
+    pub(super) fn lacks_idle(&self, state: &SetState) -> bool {
+        let idle = state.idle.len();
+        !state.is_closed && idle < self.settings.min_idle && idle + state.busy < self.limiter.total()
+    }
+
+    fn keep(&self) {
+        let [least, greatest] = PERIODS;
+        let period = self.settings.idle_timeout.clamp(least, greatest);
+        let mut state = lock(&self.state);
+        loop {
+            let now = Instant::now();
+            let limit = now.checked_sub(self.settings.idle_timeout);
+            let ending = state.take_ending(self.settings.min_idle, limit);
+            if !ending.is_empty() {
+                drop(state);
+                ending.into_iter().for_each(|worker| self.end_retired(worker));
+                state = lock(&self.state);
+            } else if self.lacks_idle(&state) && state.pause.is_none_or(|(until, _)| until <= now) {
+                state.busy += 1;
+                drop(state);
+                self.start_ahead();
+                state = lock(&self.state);
+            } else if state.is_unused(limit) && (state.is_closed || self.settings.min_idle == 0) {
+                state.has_keeper = false;
+                // No thread starts a worker, which would need the zygote: it would count as busy.
+                let zygote = lock(&self.zygote).take();
+                drop(state);
+                return drop(zygote);
+            } else {
+                state = wait_timeout(&self.state, &self.changed, state, period);
+            }
+        }
+    }
+
+    fn start_ahead(&self) {
+        match self.start(1) {
+            Ok(worker) => {
+                lock(&self.state).pause = None;
+                self.put_back(worker);
+            }
+            Err(_) => {
+                let mut state = lock(&self.state);
+                state.busy -= 1;
+                state.pause_starting(Instant::now());
+            }
+        }
+    }
+
+    /// Keeps a worker for the next task.
+    pub(super) fn put_back(&self, worker: Worker) {
+        let mut state = lock(&self.state);
+        // A task may have started a worker while the keeper started one, and the total may have changed.
+        if state.is_closed || state.idle.len() + state.busy > self.limiter.total() {
+            drop(state);
+            return self.retire(worker);
+        }
+        let now = Instant::now();
+        state.busy -= 1;
+        state.used_at = Some(now);
+        state.idle.push_back(IdleWorker { worker, since: now });
+    }
+
+    /// Ends a worker that runs no task any more, without a delay for the task.
+    pub(super) fn retire(&self, worker: Worker) {
+        let mut state = lock(&self.state);
+        state.busy -= 1;
+        state.ending += 1;
+        state.used_at = Some(Instant::now());
+        if state.has_keeper && state.retired.len() < MAX_RETIRED {
+            state.retired.push(worker);
+            drop(state);
+            return self.changed.notify_one();
+        }
+        drop(state);
+        self.end_retired(worker);
+    }
+
+    /// Records that a task has ended with its worker.
+    pub(super) fn release_ended(&self) {
+        let mut state = lock(&self.state);
+        state.busy -= 1;
+        state.used_at = Some(Instant::now());
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Ends a worker that counts as ending.
+    fn end_retired(&self, mut worker: Worker) {
+        if worker.has_ended() {
+            self.died.fetch_add(1, Ordering::Relaxed);
+            trace::worker_died(&self.settings.name, None, &worker.end(Duration::ZERO));
+        }
+        drop(worker);
+        lock(&self.state).ending -= 1;
+    }
+
+    /// Ends idle workers now, and the others after their tasks. Waits for none of them.
+    pub(in crate::offload::process) fn close(&self) {
+        let mut state = lock(&self.state);
+        state.is_closed = true;
+        let idle: Vec<Worker> = std::mem::take(&mut state.idle).into_iter().map(|idle| idle.worker).collect();
+        state.ending += idle.len();
+        if state.has_keeper {
+            state.retired.extend(idle);
+            drop(state);
+            return self.changed.notify_one();
+        }
+        drop(state);
+        idle.into_iter().for_each(|worker| self.end_retired(worker));
+    }
+}

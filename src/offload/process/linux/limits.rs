@@ -1,0 +1,83 @@
+//! [`CallLimits`], what a worker may use for one task, and [`LimitWatch`], which checks it while the server waits.
+
+use std::sync::LazyLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::system;
+use super::worker::{CallEnd, Worker};
+
+/// How often the memory of a worker is checked.
+const MEMORY_CHECK: Duration = Duration::from_millis(100);
+/// The least time between two checks of the processor time of a worker.
+const CPU_CHECK: Duration = Duration::from_millis(1);
+
+/// No process uses more processor time than this number times the time that passes.
+static PROCESSORS: LazyLock<u32> =
+    LazyLock::new(|| thread::available_parallelism().map_or(1, |number| u32::try_from(number.get()).unwrap_or(1)));
+
+/// What a worker may use for one task.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CallLimits {
+    /// When the worker is killed.
+    pub(super) kill_at: Option<Instant>,
+    /// In bytes.
+    pub(super) memory: Option<u64>,
+    /// The processor time of all threads.
+    pub(super) cpu: Option<Duration>,
+    /// The length of the greatest reply, in bytes.
+    pub(super) max_reply: usize,
+}
+
+/// The checks of one task.
+pub(super) struct LimitWatch {
+    limits: CallLimits,
+    memory_check: Option<Instant>,
+    cpu: Option<CpuCheck>,
+}
+
+struct CpuCheck {
+    at: Instant,
+    /// How much processor time the worker has used when the task has used its share.
+    limit: Duration,
+}
+
+impl LimitWatch {
+    pub(super) fn new(worker: &Worker, limits: CallLimits) -> Self {
+        let now = Instant::now();
+        let cpu = limits.cpu.and_then(|limit| {
+            let limit = system::processor_time(worker.pid())?.saturating_add(limit);
+            Some(CpuCheck { at: now, limit })
+        });
+        Self { limits, memory_check: limits.memory.map(|_| now + MEMORY_CHECK), cpu }
+    }
+
+    /// Returns when the limits are to be checked next.
+    pub(super) fn next_check(&self) -> Option<Instant> {
+        [self.limits.kill_at, self.memory_check, self.cpu.as_ref().map(|cpu| cpu.at)].into_iter().flatten().min()
+    }
+
+    /// Checks the limits whose time has come. Returns the one that the worker exceeds.
+    pub(super) fn check(&mut self, worker: &Worker) -> Option<CallEnd> {
+        let Self { limits, memory_check, cpu } = self;
+        let now = Instant::now();
+        if limits.kill_at.is_some_and(|at| at <= now) {
+            return Some(CallEnd::TimedOut);
+        }
+        if memory_check.is_some_and(|at| at <= now) {
+            if worker.resident_memory().zip(limits.memory).is_some_and(|(resident, limit)| resident > limit) {
+                return Some(CallEnd::OutOfMemory);
+            }
+            *memory_check = Some(now + MEMORY_CHECK);
+        }
+        if let Some(cpu) = cpu.as_mut().filter(|cpu| cpu.at <= now) {
+            let left = cpu.limit.saturating_sub(system::processor_time(worker.pid()).unwrap_or_default());
+            if left.is_zero() {
+                return Some(CallEnd::OutOfTime);
+            }
+            // Until then the worker cannot have used what is left.
+            cpu.at = now + (left / *PROCESSORS).max(CPU_CHECK);
+        }
+        None
+    }
+}
