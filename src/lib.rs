@@ -17,6 +17,7 @@
 //!               │              ╲
 //!               │               ╲── the client disconnects: the handler still runs to its end
 //!   offload  run_blocking, run_cpu ── queue ── a thread       blocking calls, computations
+//!            ProcessPool ── queue ── a process                code that may crash, hang or take all memory
 //!               │
 //!            response
 //!
@@ -78,8 +79,8 @@
 //! | `serde` | `Serialize` for statistics, statuses and reports, and for what these contain (implied by the adapters) |
 //! | `full` | all of the above |
 //!
-//! With `offload`, the features `axum` and `actix-web` include handlers that run on a pool, and with `cpu` also
-//! `cpu_handler`. With `background`, they include probe routes.
+//! With `offload`, the features `axum` and `actix-web` include handlers that run on a pool, with `cpu` also `cpu_handler`,
+//! and with `process` also `process_handler`. With `background`, they include probe routes.
 //!
 //! # More
 //!

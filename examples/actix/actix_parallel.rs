@@ -12,6 +12,7 @@
 //! curl localhost:3000/ping-async         # Hello Hello Goodbye Goodbye: an async wait does not block it
 //! curl localhost:3000/ping-run-blocking  # the same, with a blocking wait in run_blocking
 //! curl localhost:3000/ping-sync          # the same, with a handler that blocks as a whole: a `def` endpoint
+//! curl localhost:3000/ping-process       # the same, in another process, which may even crash (Linux)
 //! curl localhost:3000/slow               # twice, then localhost:3000/ in a third terminal: that request has to wait
 //! curl localhost:3000/sync-slow          # the same, but that request does not wait
 //! curl localhost:3000/stats              # running and queued tasks of both pools: run_blocking uses "default"
@@ -20,6 +21,7 @@
 
 #![allow(clippy::print_stdout, reason = "the example shows the order of events on stdout")]
 
+use std::sync::LazyLock;
 use std::time::Duration;
 use std::{env, thread};
 
@@ -28,7 +30,7 @@ use actix_web::web::{Json, Path, get, put};
 use onelane::background::{BoxError, ShutdownReport};
 use onelane::web::actix::{blocking_handler, serve};
 use onelane::web::handler_pool;
-use onelane::{BlockingPool, OffloadError, ServiceHost, run_blocking};
+use onelane::{BlockingPool, OffloadError, ProcessError, ProcessPool, ServiceHost, run_blocking};
 use serde_json::{Value, json};
 
 async fn ping_async() -> &'static str {
@@ -43,6 +45,11 @@ async fn ping_run_blocking() -> Result<&'static str, OffloadError> {
     run_blocking(|| thread::sleep(hold() * 5 / 2)).await?;
     println!("Goodbye");
     Ok("pong\n")
+}
+
+async fn ping_process() -> Result<String, ProcessError> {
+    static POOL: LazyLock<ProcessPool> = LazyLock::new(|| ProcessPool::builder("pings").workers(4).build());
+    POOL.run(|()| ping_sync().to_owned(), ()).await
 }
 
 /// Blocks a thread, so it is not `async`.
@@ -86,6 +93,7 @@ async fn main() -> Result<ShutdownReport, BoxError> {
             .route("/ping-async", get().to(ping_async))
             .route("/ping-run-blocking", get().to(ping_run_blocking))
             .route("/ping-sync", get().to(blocking_handler(ping_sync)))
+            .route("/ping-process", get().to(ping_process))
             .route("/slow", get().to(async || sync_slow()))
             .route("/sync-slow", get().to(blocking_handler(sync_slow)))
             .route("/stats", get().to(stats))

@@ -1,4 +1,4 @@
-//! A computation on an uploaded file, in axum: on the runtime, in `run_blocking`, and in `run_cpu`.
+//! A computation on an uploaded file, in axum: on the runtime, in `run_blocking`, in `run_cpu`, and in a `ProcessPool`.
 //!
 //! Run it: `cargo run --release --example axum_upload_cpu`. `PORT` (default 3000; 0 picks a free port) sets the port.
 //! The runtime has one thread, so that a busy thread is noticeable. Without `--release` the computation takes longer,
@@ -10,6 +10,7 @@
 //! curl -F file=@picture.jpg localhost:3000/on-runtime    # all other requests wait
 //! curl -F file=@picture.jpg localhost:3000/run-blocking  # no request waits; 40 uploads at a time share the processors
 //! curl -F file=@picture.jpg localhost:3000/run-cpu       # no request waits; one upload at a time for each processor
+//! curl -F file=@picture.jpg localhost:3000/process       # the same, and a picture may crash its decoder (Linux)
 //! ```
 //!
 //! Each response lists the sizes of the thumbnails.
@@ -18,6 +19,8 @@
 
 use std::env;
 use std::io::Cursor;
+use std::sync::LazyLock;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::DefaultBodyLimit;
@@ -27,10 +30,11 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use axum_extra::extract::Multipart;
 use image::imageops::FilterType;
-use image::{ImageError, ImageFormat, ImageResult};
+use image::{ImageFormat, ImageResult};
 use onelane::background::{BoxError, ShutdownReport};
+use onelane::offload::process::Attachment;
 use onelane::web::axum::serve;
-use onelane::{ServiceHost, run_blocking, run_cpu};
+use onelane::{ProcessPool, ServiceHost, run_blocking, run_cpu};
 use tokio::net::TcpListener;
 
 const WIDTHS: [u32; 4] = [512, 256, 128, 64];
@@ -39,9 +43,9 @@ const WIDTHS: [u32; 4] = [512, 256, 128, 64];
 type Sizes = Vec<usize>;
 
 /// Computes for a while and returns the sizes of the thumbnails.
-fn thumbnails(file: &[u8]) -> std::result::Result<Sizes, (StatusCode, String)> {
+fn thumbnails(file: &[u8]) -> std::result::Result<Sizes, String> {
     println!("Hello");
-    let picture = image::load_from_memory(file).map_err(|error| unreadable(&error))?;
+    let picture = image::load_from_memory(file).map_err(|error| error.to_string())?;
     let thumbnail = |width| {
         let mut png = Cursor::new(Vec::new());
         picture.resize(width, width, FilterType::Lanczos3).write_to(&mut png, ImageFormat::Png)?;
@@ -49,26 +53,36 @@ fn thumbnails(file: &[u8]) -> std::result::Result<Sizes, (StatusCode, String)> {
     };
     let sizes = WIDTHS.into_iter().map(thumbnail).collect::<ImageResult<Sizes>>();
     println!("Goodbye");
-    sizes.map_err(|error| unreadable(&error))
+    sizes.map_err(|error| error.to_string())
 }
 
-fn unreadable(error: &ImageError) -> (StatusCode, String) {
-    (StatusCode::UNPROCESSABLE_ENTITY, format!("{error}\n"))
+type Response = std::result::Result<Json<Sizes>, (StatusCode, String)>;
+
+fn response(sizes: std::result::Result<Sizes, String>) -> Response {
+    sizes.map(Json).map_err(|error| (StatusCode::UNPROCESSABLE_ENTITY, error + "\n"))
 }
 
 async fn on_runtime(form: Multipart) -> Result<Json<Sizes>> {
     let file = upload(form).await?;
-    Ok(Json(thumbnails(&file)?))
+    Ok(response(thumbnails(&file))?)
 }
 
 async fn in_run_blocking(form: Multipart) -> Result<Json<Sizes>> {
     let file = upload(form).await?;
-    Ok(Json(run_blocking(move || thumbnails(&file)).await??))
+    Ok(response(run_blocking(move || thumbnails(&file)).await?)?)
 }
 
 async fn in_run_cpu(form: Multipart) -> Result<Json<Sizes>> {
     let file = upload(form).await?;
-    Ok(Json(run_cpu(move || thumbnails(&file)).await??))
+    Ok(response(run_cpu(move || thumbnails(&file)).await?)?)
+}
+
+async fn in_process(form: Multipart) -> Result<Json<Sizes>> {
+    static POOL: LazyLock<ProcessPool> = LazyLock::new(|| {
+        ProcessPool::builder("thumbnails").timeout(Duration::from_secs(60)).memory_limit(1 << 30).build()
+    });
+    let file = upload(form).await?;
+    Ok(response(POOL.run(|file: Attachment| thumbnails(&file), file.into()).await?)?)
 }
 
 /// Returns the first file of the form.
@@ -86,6 +100,7 @@ async fn main() -> Result<ShutdownReport, BoxError> {
         .route("/on-runtime", post(on_runtime))
         .route("/run-blocking", post(in_run_blocking))
         .route("/run-cpu", post(in_run_cpu))
+        .route("/process", post(in_process))
         .layer(DefaultBodyLimit::max(64 << 20));
     let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;

@@ -14,6 +14,7 @@
 //! | a permit as an argument of a handler | [`Guarded`] |
 //! | a handler that blocks, like FastAPI's `def` endpoints | [`axum::blocking_handler`], [`actix::blocking_handler`] |
 //! | a handler that computes | [`axum::cpu_handler`], [`actix::cpu_handler`] |
+//! | a handler that may crash, hang or take all memory | [`axum::process_handler`], [`actix::process_handler`] |
 //! | a server that ends without losing a request | [`axum::serve`](axum::serve()), [`actix::serve`](actix::serve()) |
 //! | work after the response | [`BackgroundTasks`] |
 //! | `/livez`, `/readyz` and `/startupz` for an orchestrator | [`axum::probes`], [`actix::probes`] |
@@ -80,6 +81,21 @@
 //! | [`NoRuntime`](crate::offload::OffloadErrorKind::NoRuntime): a bug in the service | 500 | <span id="no-runtime">`no-runtime`</span> | |
 //! | [`WouldDeadlock`](crate::offload::OffloadErrorKind::WouldDeadlock): a bug in the service | 500 | `would-deadlock` | |
 //!
+//! When a process pool has no result ([`ProcessError`](crate::ProcessError)):
+//!
+//! | error | status | `type` | `Retry-After` |
+//! |---|---|---|---|
+//! | [`NotStarted`](crate::ProcessError::NotStarted) | as above | as above | as above |
+//! | [`Timeout`](crate::ProcessError::Timeout) | 504 | `took-too-long` | |
+//! | [`MemoryLimit`](crate::ProcessError::MemoryLimit), [`CpuLimit`](crate::ProcessError::CpuLimit) | 500 | <span id="over-limit">`over-limit`</span> | |
+//! | [`Panicked`](crate::ProcessError::Panicked) | 500 | `panicked` | |
+//! | [`NoWorker`](crate::ProcessError::NoWorker) | 503 | <span id="no-worker">`no-worker`</span> | |
+//! | [`Cancelled`](crate::ProcessError::Cancelled) by the service | 503 | `cancelled` | |
+//! | any other: a crash, a bad reply, values that can't be converted | 500 | <span id="failed">`failed`</span> | |
+//! | its response is a stream, or needs the request: a bug in the service | 500 | `answer-broken` | |
+//!
+//! The text of a refusal contains nothing of what a worker wrote or panicked with. The reason of the refusal does.
+//!
 //! The 504 is also the response of work that [stops](crate::offload::Cancelled) because of its timeout. It has no
 //! `Retry-After`, because the same request would take as long again.
 //!
@@ -100,9 +116,9 @@
 //!
 //! No client receives the 499. The status comes from nginx and is meant for logs.
 //!
-//! An [`AcquireError`](crate::AcquireError), a [`FlightError`](crate::FlightError) or an
-//! [`OffloadError`](crate::OffloadError) that a handler returns becomes the same response, in axum and in actix-web. If
-//! a flight's work failed, its error determines the response: see [`FlightError`](crate::FlightError).
+//! An [`AcquireError`](crate::AcquireError), a [`FlightError`](crate::FlightError), an
+//! [`OffloadError`](crate::OffloadError) or a [`ProcessError`](crate::ProcessError) that a handler returns becomes the
+//! same response, in axum and in actix-web. If a flight's work failed, its error determines the response: see [`FlightError`](crate::FlightError).
 //!
 //! # Shared responses
 //!
@@ -196,7 +212,8 @@
 //! nothing is read ahead. So in axum, a [`WatchedListener`](axum::WatchedListener) is needed where no extractor has
 //! read a large body. A function that has begun can't be stopped, but it can
 //! [see](crate::offload::TaskContext::current) that its client has disconnected. Behind a guard, the function keeps its
-//! permit until it returns.
+//! permit until it returns. Only a function in a worker process ([`ProcessHandler`]) is stopped, also behind a guard if
+//! the server watches the connection; its permit is released once the worker has ended.
 
 //! # Time limits
 //!
@@ -274,6 +291,8 @@ pub use self::guarded::{GuardSource, Guarded};
 pub use self::handler::cpu_handler_pool;
 #[cfg(all(feature = "offload", any(feature = "axum", feature = "actix-web")))]
 pub use self::handler::{HandlerFn, PoolArgument, PoolArguments, PoolHandler, handler_pool};
+#[cfg(all(feature = "process", any(feature = "axum", feature = "actix-web")))]
+pub use self::handler::{ProcessArgument, ProcessHandler};
 pub use self::options::{GuardOptions, Hold, OnDisconnect};
 pub use self::refusal::{Refusal, RefusalReason, set_problem_type_base};
 #[cfg(any(feature = "axum", feature = "actix-web"))]

@@ -41,4 +41,14 @@ pub(crate) async fn scenario() {
     })
     .await
     .unwrap();
+
+    #[cfg(target_os = "linux")]
+    {
+        let pool = onelane::ProcessPool::builder("streams").workers(1).build();
+        let streams = |()| axum::body::Body::from_stream(stream::iter([Ok::<_, Infallible>("a")]));
+        let handler = onelane::web::axum::process_handler(&pool, streams);
+        let app = axum::Router::new().route("/", axum::routing::get(handler));
+        let response = app.oneshot(Request::new(axum::body::Body::empty())).await.unwrap();
+        assert_eq!(response.status(), 500);
+    }
 }

@@ -1,6 +1,8 @@
 //! The examples, run like a user runs them.
 
 mod background;
+#[cfg(target_os = "linux")]
+mod crash;
 mod hello;
 mod limit;
 mod offload;

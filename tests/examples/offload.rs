@@ -45,6 +45,7 @@ on_axum_and_actix! {
     async_waits_run_together(HOLD),
     waits_in_run_blocking_run_together_and_delay_no_request(LONG),
     waits_in_blocking_handlers_run_together_and_delay_no_request(LONG),
+    waits_in_a_process_run_together_and_delay_no_request(LONG),
     slow_handler_on_the_runtime_delays_later_requests(MIDDLE),
     slow_blocking_handler_delays_no_request(LONG),
     forty_blocking_handlers_run_and_further_ones_wait(ENDLESS),
@@ -102,6 +103,10 @@ async fn waits_in_blocking_handlers_run_together_and_delay_no_request(example: &
     let started: Vec<_> =
         example.stats().await["pools"].as_array().expect("pools are a list").iter().map(started).collect();
     assert_eq!(started, [("handlers".into(), 2), ("default".into(), 0)]);
+}
+
+async fn waits_in_a_process_run_together_and_delay_no_request(example: &mut Example) {
+    assert_together_without_delays(example, "/ping-process").await;
 }
 
 fn started(pool: &Value) -> (String, u64) {
@@ -280,6 +285,7 @@ mod upload {
         assert!(!is_answered_during_an_upload(&example, "/on-runtime").await);
         assert!(is_answered_during_an_upload(&example, "/run-blocking").await);
         assert!(is_answered_during_an_upload(&example, "/run-cpu").await);
+        assert!(is_answered_during_an_upload(&example, "/process").await);
     }
 
     #[tokio::test]
@@ -288,9 +294,12 @@ mod upload {
         let one_after_the_other = "Hello Goodbye Hello Goodbye";
         let together = "Hello Hello Goodbye Goodbye";
         let on_two = if available_parallelism().is_ok_and(|n| n.get() > 1) { together } else { one_after_the_other };
-        for (path, expected) in
-            [("/on-runtime", one_after_the_other), ("/run-blocking", together), ("/run-cpu", on_two)]
-        {
+        for (path, expected) in [
+            ("/on-runtime", one_after_the_other),
+            ("/run-blocking", together),
+            ("/run-cpu", on_two),
+            ("/process", on_two),
+        ] {
             let example = Example::start("axum_upload_cpu", HOLD).await;
             let both = [upload(&example, path, &file), upload(&example, path, &file)];
             for answer in both {
@@ -304,7 +313,7 @@ mod upload {
     #[tokio::test]
     async fn upload_that_is_not_a_picture_is_rejected() {
         let example = Example::start("axum_upload_cpu", HOLD).await;
-        for path in ["/on-runtime", "/run-blocking", "/run-cpu"] {
+        for path in ["/on-runtime", "/run-blocking", "/run-cpu", "/process"] {
             assert_eq!(upload(&example, path, b"no picture").await.expect("the task does not panic").0, 422, "{path}");
         }
         let no_form =

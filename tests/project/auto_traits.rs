@@ -35,6 +35,9 @@ use onelane::guard::{
     SharedKeyedGuard, SingleFlightBuilder,
 };
 use onelane::offload::from_thread::{FromThreadError, Portal, PortalTask};
+use onelane::offload::process::{
+    ProcessFuture, ProcessHandle, ProcessPoolBuilder, ProcessStats, ProcessTask, WorkerDeath,
+};
 use onelane::offload::{
     AcquireTokens, AcquireTokensOwned, BlockingIter, BlockingPool, BlockingPoolBuilder, BlockingStream,
     CapacityLimiter, CpuPool, CpuPoolBuilder, LimiterError, LimiterPermit, LimiterStats, OffloadError,
@@ -42,12 +45,12 @@ use onelane::offload::{
 };
 use onelane::web::axum::{HandshakeListener, HandshakeStream, MakeLinkedService, WatchedListener, WatchedStream};
 use onelane::web::{
-    ClientLink, FlightOptions, GuardOptions, Guarded, Hold, KeyKind, OnDisconnect, PoolHandler, Refusal, RefusalReason,
-    RequestKey, actix, axum, tower,
+    ClientLink, FlightOptions, GuardOptions, Guarded, Hold, KeyKind, OnDisconnect, PoolHandler, ProcessHandler,
+    Refusal, RefusalReason, RequestKey, actix, axum, tower,
 };
 use onelane::{
     AcquireError, EndpointGuard, FlightError, KeyedGuard, KeyedPermit, ManagedSnapshot, Order, OwnedKeyedPermit,
-    OwnedPermit, Panic, Permit, Queue, SingleFlight,
+    OwnedPermit, Panic, Permit, ProcessError, ProcessPool, Queue, SingleFlight,
 };
 
 /// Evaluates to `true` if a type implements a trait: where the bound holds, the inherent constant takes precedence over
@@ -204,6 +207,8 @@ fn public_types_are_send_sync_and_unpin_as_promised() {
         PoolHandler<Local, ()>: no no Unpin;
         PoolHandler<u8, (), CpuPool>: Send Sync Unpin;
         actix::PoolHandlerFuture<u8, Rc<()>, BlockingPool>: Send Sync Unpin;
+        ProcessHandler<Local, Rc<()>>: Send Sync Unpin;
+        actix::ProcessHandlerFuture: Send Sync Unpin;
         actix::PoolResponse: Send no Unpin;
         actix::OnWorker<u8>: Send Sync Unpin;
         actix::OnWorker<Rc<()>>: no no Unpin;
@@ -218,6 +223,14 @@ fn public_types_are_send_sync_and_unpin_as_promised() {
         BlockingPoolBuilder: Send Sync Unpin;
         CpuPool: Send Sync Unpin;
         CpuPoolBuilder: Send Sync Unpin;
+        ProcessPool: Send Sync Unpin;
+        ProcessPoolBuilder: Send Sync Unpin;
+        ProcessTask<Bytes, Bytes>: Send Sync Unpin;
+        ProcessFuture<Bytes, Bytes>: Send Sync Unpin;
+        ProcessHandle<Bytes>: Send Sync Unpin;
+        ProcessError: Send Sync Unpin;
+        ProcessStats: Send Sync Unpin;
+        WorkerDeath: Send Sync Unpin;
         OffloadError: Send Sync Unpin;
         OffloadErrorKind: Send Sync Unpin;
         PoolStats: Send Sync Unpin;

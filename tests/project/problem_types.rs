@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use onelane::AcquireError;
 use onelane::guard::{AcquireErrorKind, FlightError, FlightErrorKind};
 use onelane::offload::{OffloadError, OffloadErrorKind};
 use onelane::web::{Refusal, set_problem_type_base};
+use onelane::{AcquireError, ProcessError};
 
 /// Returns the text of a file of the project.
 fn read(path: &str) -> String {
@@ -16,7 +16,7 @@ fn read(path: &str) -> String {
 
 #[test]
 fn every_problem_type_has_an_anchor_in_the_documentation() {
-    let features = ["tower", "offload", "guard", "background", "axum", "actix-web"];
+    let features = ["tower", "offload", "process", "guard", "background", "axum", "actix-web"];
     let names: BTreeSet<String> = read("src/web/refusal/errors.rs")
         .split('"')
         .skip(1)
@@ -77,7 +77,13 @@ fn own_problem_details_are_what_the_serializer_writes() {
         OffloadErrorKind::WouldDeadlock,
     ]
     .map(|kind| Refusal::from(OffloadError::from(kind)));
-    for refusal in guard.into_iter().chain(flight).chain(offload) {
+    let process = [
+        ProcessError::NoWorker { attempts: 3, reason: String::new() },
+        ProcessError::Codec(String::new()),
+        ProcessError::ForeignFunction,
+    ]
+    .map(Refusal::from);
+    for refusal in guard.into_iter().chain(flight).chain(offload).chain(process) {
         let title = refusal.title().to_owned();
         let constant = http::Response::<Bytes>::from(refusal.clone()).into_body();
         let serialized = http::Response::<Bytes>::from(refusal.with_title(title)).into_body();

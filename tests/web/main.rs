@@ -3,4 +3,5 @@
 mod actix;
 mod axum;
 mod handler_messages;
+mod processes;
 mod tower;

@@ -13,7 +13,7 @@ use crate::rounded::rounded;
 ///
 /// `Display` is for the developer's log. Don't send it to clients: it may contain what the worker wrote to its standard
 /// error. The [refusal](crate::web) that an error becomes has a text of its own.
-#[derive(Clone, Debug, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ProcessError {
     /// The task never started: the pool was full or closed, the task waited too long, or it was cancelled. The source

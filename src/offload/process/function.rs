@@ -6,12 +6,11 @@ use std::mem::{size_of, transmute};
 use std::ptr;
 
 use bytes::Bytes;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use super::codec::{self, CodecError, Message};
+use super::conversion::Conversion;
 
-/// A function `fn(A) -> R` with the code that decodes `A`, calls the function and encodes `R`.
+/// A function `fn(A) -> R` with the code that decodes `A`, calls the function and encodes what its result becomes.
 ///
 /// Each process maps the program at another address, so both addresses travel as distances from a variable of this
 /// file. A distance is the same in every process that runs the same executable file.
@@ -31,8 +30,8 @@ impl Function {
     /// The length of [`to_bytes`](Self::to_bytes).
     pub(super) const LENGTH: usize = 2 * size_of::<i64>();
 
-    pub(super) fn new<A: DeserializeOwned, R: Serialize>(target: fn(A) -> R) -> Self {
-        let runner: Runner = run::<A, R>;
+    pub(super) fn new<A, R, C: Conversion<A, R>>(target: fn(A) -> R) -> Self {
+        let runner: Runner = run::<A, R, C>;
         Self::of(runner, target as *const ())
     }
 
@@ -78,15 +77,16 @@ impl Function {
     }
 }
 
-/// The runner of all functions `fn(A) -> R`.
-fn run<A: DeserializeOwned, R: Serialize>(
+/// The runner of all functions `fn(A) -> R` with the conversion `C`.
+fn run<A, R, C: Conversion<A, R>>(
     target: *const (),
     (body, attachments): Arguments<'_>,
     output: &mut Message,
 ) -> Result<(), CodecError> {
     // SAFETY: `Function::new` pairs this runner only with functions of the type `fn(A) -> R`.
     let target = unsafe { transmute::<*const (), fn(A) -> R>(target) };
-    let result = target(codec::decode_message(body, attachments).map_err(CodecError::Arguments)?);
+    let arguments = codec::decode_message(body, attachments).map_err(CodecError::Arguments)?;
+    let result = C::send_result(target(C::receive_arguments(arguments)));
     codec::encode_message(&result, output).map_err(CodecError::Result)
 }
 
@@ -120,17 +120,25 @@ fn at(distance: i64) -> *const () {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
 
+    use serde::Serialize;
+    use serde::de::DeserializeOwned;
+
     use super::*;
+    use crate::offload::process::conversion::Unconverted;
 
     fn largest<T: Ord + Default>(values: Vec<T>) -> T {
         values.into_iter().max().unwrap_or_default()
     }
 
     /// Calls a function as a worker does.
-    fn call<A: DeserializeOwned + Serialize, R: Serialize + DeserializeOwned>(f: fn(A) -> R, arguments: &A) -> R {
+    fn call<A, R>(f: fn(A) -> R, arguments: &A) -> R
+    where
+        A: Serialize + DeserializeOwned + Send + 'static,
+        R: Serialize + DeserializeOwned + Send + 'static,
+    {
         let (mut sent, mut output) = (Message::default(), Message::default());
         codec::encode_message(arguments, &mut sent).unwrap();
-        let function = Function::from_server(Function::new(f).to_bytes());
+        let function = Function::from_server(Function::new::<A, R, Unconverted>(f).to_bytes());
         function.call((&sent.body, sent.attachments), &mut output).unwrap();
         codec::decode_message(&output.body, output.attachments).unwrap()
     }
@@ -148,7 +156,8 @@ mod tests {
             unreachable!("the arguments are garbage");
         }
         let mut output = Message::default();
-        let error = Function::new(unreachable).call((&[0xff; 12], Vec::new()), &mut output).unwrap_err();
+        let error =
+            Function::new::<_, _, Unconverted>(unreachable).call((&[0xff; 12], Vec::new()), &mut output).unwrap_err();
         assert!(matches!(error, CodecError::Arguments(_)) && output.body.is_empty());
     }
 }

@@ -45,6 +45,7 @@
 mod attachment;
 mod builder;
 mod codec;
+mod conversion;
 mod error;
 mod function;
 mod future;
@@ -67,6 +68,7 @@ use self::unsupported as platform;
 
 pub use self::attachment::Attachment;
 pub use self::builder::ProcessPoolBuilder;
+pub(crate) use self::conversion::Conversion;
 pub use self::error::{ProcessError, WorkerDeath, WorkerExit};
 pub use self::future::{ProcessFuture, ProcessHandle};
 pub use self::pool::ProcessPool;

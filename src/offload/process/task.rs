@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::codec;
+use super::conversion::{Conversion, Unconverted};
 use super::error::ProcessError;
 use super::function::Function;
 use super::future::{ProcessFuture, ProcessHandle};
@@ -132,13 +133,20 @@ where
     /// Returns [`NotStarted`](ProcessError::NotStarted) if the pool is full or closed, or if there is no runtime for a
     /// time limit.
     pub fn start(self) -> Result<ProcessHandle<R>, ProcessError> {
+        self.start_converted::<Unconverted>()
+    }
+}
+
+impl<A, R> ProcessTask<A, R> {
+    /// Submits the task. Its arguments and its result are sent as `C` converts them.
+    pub(crate) fn start_converted<C: Conversion<A, R>>(self) -> Result<ProcessHandle<C::Result>, ProcessError> {
         let Self { pool, function, arguments, caller, label, priority, max_wait, timeout, cpu_limit, is_shielded } =
             self;
         let switch = Arc::new(KillSwitch::default());
         let deadline = timeout.and_then(|limit| Instant::now().checked_add(limit));
         let work = {
             let (workers, switch) = (Arc::clone(pool.workers()), Arc::clone(&switch));
-            let function = Function::new(function);
+            let (function, arguments) = (Function::new::<A, R, C>(function), C::send_arguments(arguments));
             move |cx: &TaskContext| {
                 let call = Call { function, label: cx.label().unwrap_or_default(), deadline, cpu_limit };
                 workers.run(&call, |message| codec::encode_message(&arguments, message), codec::decode_message, &switch)

@@ -69,6 +69,8 @@ mod middleware;
 mod pool_response;
 #[cfg(feature = "background")]
 mod probes;
+#[cfg(feature = "process")]
+mod process_handler;
 mod response;
 #[cfg(all(feature = "background", unix))]
 mod serve;
@@ -91,6 +93,8 @@ pub use self::middleware::{GuardMiddleware, GuardService};
 pub use self::pool_response::{IntoPoolResponse, OnWorker, PoolResponse};
 #[cfg(feature = "background")]
 pub use self::probes::probes;
+#[cfg(feature = "process")]
+pub use self::process_handler::{ProcessHandlerFuture, process_handler};
 #[cfg(all(feature = "background", unix))]
 pub use self::serve::{
     Drain, Serve, ServedApp, ServedBody, ServedFactory, ServedFuture, ServedHttpServer, Server, serve,

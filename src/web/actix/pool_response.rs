@@ -5,13 +5,15 @@ use std::fmt;
 
 use actix_web::body::{self, BodySize, BoxBody, MessageBody};
 use actix_web::http::StatusCode;
-use actix_web::http::header::{self, ContentType, HeaderMap, TryIntoHeaderValue};
+use actix_web::http::header::{self, ContentType, HeaderMap, HeaderName, HeaderValue, TryIntoHeaderValue};
 use actix_web::web::{Bytes, BytesMut, Html, Json, Redirect};
 use actix_web::{Either, Error, HttpRequest, HttpResponse, HttpResponseBuilder, Responder};
 use serde::Serialize;
 
 use super::response::response;
 use super::trace;
+#[cfg(feature = "process")]
+use crate::web::handler::SentResponse;
 use crate::web::refusal::RefusalHook;
 use crate::web::{Refusal, RequestHead};
 
@@ -134,6 +136,26 @@ impl PoolResponse {
             PoolResponseInner::OnWorker(_) => 200,
             PoolResponseInner::Refused(refusal) => refusal.status(),
         }
+    }
+
+    /// Takes the response apart, so that a worker process can send it. Returns `None` if its responder needs the
+    /// request, or if its body is a stream.
+    #[cfg(feature = "process")]
+    pub(super) fn into_sent(self) -> Option<SentResponse> {
+        let PoolResponseInner::Whole { status, headers, body } = self.0 else { return None };
+        let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        Some(SentResponse::new(status.as_u16(), headers, body))
+    }
+
+    /// Makes the response that a worker process has sent, unless a part of it is malformed.
+    #[cfg(feature = "process")]
+    pub(super) fn received(sent: SentResponse) -> Option<Self> {
+        let mut headers = HeaderMap::with_capacity(sent.headers.len());
+        for (name, value) in sent.headers {
+            headers.append(HeaderName::try_from(name).ok()?, HeaderValue::from_maybe_shared(value).ok()?);
+        }
+        let status = StatusCode::from_u16(sent.status).ok()?;
+        Some(Self(PoolResponseInner::Whole { status, headers, body: sent.body.map(|body| body.0) }))
     }
 
     /// Makes the response to a request without a result, which `hook` may change.

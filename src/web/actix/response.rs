@@ -4,6 +4,8 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, ResponseError};
 
 use crate::guard::{AcquireError, FlightError};
+#[cfg(feature = "process")]
+use crate::offload::process::ProcessError;
 #[cfg(feature = "offload")]
 use crate::offload::{Cancelled, OffloadError};
 use crate::web::Refusal;
@@ -41,6 +43,18 @@ impl ResponseError for AcquireError {
 /// The response is in the [tables of refusals](crate::web#refusals).
 #[cfg(feature = "offload")]
 impl ResponseError for OffloadError {
+    fn status_code(&self) -> StatusCode {
+        Refusal::from(self.clone()).status_code()
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        response(Refusal::from(self.clone()))
+    }
+}
+
+/// The response is in the [tables of refusals](crate::web#refusals). It contains nothing of what the worker wrote.
+#[cfg(feature = "process")]
+impl ResponseError for ProcessError {
     fn status_code(&self) -> StatusCode {
         Refusal::from(self.clone()).status_code()
     }

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use super::body::link;
 #[cfg(feature = "cpu")]
 use crate::offload::CpuPool;
-use crate::offload::{BlockingPool, OffloadError, OffloadErrorKind, TaskHandle};
+use crate::offload::{BlockingPool, OffloadErrorKind, TaskHandle};
 use crate::web::tower::copy_head;
 use crate::web::{ClientLink, HandlerFn, PoolArguments, PoolHandler, Refusal, RequestHead};
 
@@ -101,7 +101,7 @@ where
             };
             let result = match self.start(args, IntoResponse::into_response, |response| response.status().as_u16()) {
                 Ok(task) => match link.filter(|_| !self.is_shielded()) {
-                    Some(link) => cancel_when_gone(task, &link).await,
+                    Some(link) => cancel_when_gone(task, TaskHandle::cancel, &link).await,
                     None => task.await,
                 },
                 Err(error) => Err(error),
@@ -122,15 +122,15 @@ where
 }
 
 /// Waits for the response, and cancels the task when the client disconnects. The function then never runs, or its
-/// context reports the cancellation.
+/// context reports the cancellation, or its worker process is killed.
 ///
-/// If the function is already running, this waits for it even after the cancellation. A guard around the handler would
-/// otherwise release the permit and admit the next request while the function still runs.
-async fn cancel_when_gone(mut task: TaskHandle<Response>, link: &ClientLink) -> Result<Response, OffloadError> {
+/// If the function is already running, this waits for its end even after the cancellation. A guard around the handler
+/// would otherwise release the permit and admit the next request while the function still runs.
+pub(super) async fn cancel_when_gone<T: Future + Unpin>(mut task: T, cancel: fn(&T), link: &ClientLink) -> T::Output {
     tokio::select! {
         biased;
         result = &mut task => return result,
-        () = link.gone() => task.cancel(),
+        () = link.gone() => cancel(&task),
     }
     task.await
 }

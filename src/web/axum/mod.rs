@@ -58,6 +58,8 @@ mod listener;
 mod make_service;
 #[cfg(feature = "background")]
 mod probes;
+#[cfg(feature = "process")]
+mod process_handler;
 mod response;
 #[cfg(all(feature = "background", unix))]
 mod serve;
@@ -76,6 +78,8 @@ pub use self::listener::{WatchedListener, WatchedStream};
 pub use self::make_service::MakeLinkedService;
 #[cfg(feature = "background")]
 pub use self::probes::probes;
+#[cfg(feature = "process")]
+pub use self::process_handler::process_handler;
 #[cfg(all(feature = "background", unix))]
 pub use self::serve::{Serve, ServedListener, Server, WatchedIo, serve};
 #[cfg(feature = "ws")]

@@ -6,6 +6,8 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 
 use crate::guard::{AcquireError, FlightError};
+#[cfg(feature = "process")]
+use crate::offload::process::ProcessError;
 #[cfg(feature = "offload")]
 use crate::offload::{Cancelled, OffloadError};
 use crate::web::Refusal;
@@ -26,6 +28,14 @@ impl IntoResponse for AcquireError {
 /// The response is in the [tables of refusals](crate::web#refusals).
 #[cfg(feature = "offload")]
 impl IntoResponse for OffloadError {
+    fn into_response(self) -> Response {
+        Refusal::from(self).into_response()
+    }
+}
+
+/// The response is in the [tables of refusals](crate::web#refusals). It contains nothing of what the worker wrote.
+#[cfg(feature = "process")]
+impl IntoResponse for ProcessError {
     fn into_response(self) -> Response {
         Refusal::from(self).into_response()
     }

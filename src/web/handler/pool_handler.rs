@@ -9,7 +9,7 @@ use super::function::{HandlerFn, PoolArguments};
 #[cfg(feature = "cpu")]
 use super::pools::cpu_handler_pool;
 use super::pools::handler_pool;
-use super::settings::{AnyPool, PoolHandlerSettings};
+use super::settings::{AnyPool, HandlerSettings};
 use crate::debug::impl_debug;
 #[cfg(feature = "cpu")]
 use crate::offload::CpuPool;
@@ -62,16 +62,16 @@ use crate::web::{Refusal, RequestHead};
 #[must_use = "a handler does nothing unless it is added to a route"]
 pub struct PoolHandler<F, Args, P = BlockingPool> {
     function: Arc<F>,
-    settings: Arc<PoolHandlerSettings>,
+    settings: Arc<HandlerSettings<AnyPool>>,
     kind: PhantomData<fn(Args) -> P>,
 }
 
 impl<F, Args, P> PoolHandler<F, Args, P> {
     fn new(function: F, pool: AnyPool) -> Self {
-        Self { function: Arc::new(function), settings: Arc::new(PoolHandlerSettings::new(pool)), kind: PhantomData }
+        Self { function: Arc::new(function), settings: Arc::new(HandlerSettings::new(pool)), kind: PhantomData }
     }
 
-    fn set(mut self, set: impl FnOnce(&mut PoolHandlerSettings)) -> Self {
+    fn set(mut self, set: impl FnOnce(&mut HandlerSettings<AnyPool>)) -> Self {
         set(Arc::make_mut(&mut self.settings));
         self
     }

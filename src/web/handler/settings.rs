@@ -1,4 +1,4 @@
-//! [`PoolHandlerSettings`]: where and how the requests of one handler run.
+//! [`HandlerSettings`]: where and how the requests of one handler run.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -6,12 +6,14 @@ use std::time::Duration;
 use crate::debug::impl_debug;
 #[cfg(feature = "cpu")]
 use crate::offload::CpuPool;
+#[cfg(feature = "process")]
+use crate::offload::process::{Conversion, ProcessError, ProcessHandle, ProcessPool};
 use crate::offload::{BlockingPool, OffloadError, Priority, Task, TaskContext, TaskHandle};
 use crate::web::refusal::RefusalHook;
 
 #[derive(Clone)]
-pub(super) struct PoolHandlerSettings {
-    pub(super) pool: AnyPool,
+pub(super) struct HandlerSettings<P> {
+    pub(super) pool: P,
     pub(super) label: Option<Cow<'static, str>>,
     pub(super) priority: Priority,
     pub(super) max_wait: Option<Duration>,
@@ -20,6 +22,7 @@ pub(super) struct PoolHandlerSettings {
     pub(super) on_refusal: RefusalHook,
 }
 
+/// A pool of threads.
 #[derive(Clone, Debug)]
 pub(super) enum AnyPool {
     Blocking(BlockingPool),
@@ -27,8 +30,8 @@ pub(super) enum AnyPool {
     Cpu(CpuPool),
 }
 
-impl PoolHandlerSettings {
-    pub(super) fn new(pool: AnyPool) -> Self {
+impl<P> HandlerSettings<P> {
+    pub(super) fn new(pool: P) -> Self {
         Self {
             pool,
             label: None,
@@ -39,7 +42,9 @@ impl PoolHandlerSettings {
             on_refusal: RefusalHook::default(),
         }
     }
+}
 
+impl HandlerSettings<AnyPool> {
     /// Starts the work of one request on the pool.
     pub(super) fn start<W, T>(&self, work: W) -> Result<TaskHandle<T>, OffloadError>
     where
@@ -69,7 +74,32 @@ impl PoolHandlerSettings {
     }
 }
 
-impl_debug!(PoolHandlerSettings |this| {
+#[cfg(feature = "process")]
+impl HandlerSettings<ProcessPool> {
+    /// Starts a call of `function`, for one request, in a worker of the pool.
+    pub(super) fn start<A, R, C: Conversion<A, R>>(
+        &self,
+        function: fn(A) -> R,
+        argument: A,
+    ) -> Result<ProcessHandle<C::Result>, ProcessError> {
+        let mut task = self.pool.task(function, argument).priority(self.priority);
+        if let Some(label) = &self.label {
+            task = task.label(label.clone());
+        }
+        if let Some(limit) = self.max_wait {
+            task = task.max_wait(limit);
+        }
+        if let Some(limit) = self.timeout {
+            task = task.timeout(limit);
+        }
+        if self.is_shielded {
+            task = task.shield();
+        }
+        task.start_converted::<C>()
+    }
+}
+
+impl_debug!([P: std::fmt::Debug] HandlerSettings<P> |this| {
     pool: this.pool, label: this.label, priority: this.priority, max_wait: this.max_wait,
     timeout: this.timeout, shielded: this.is_shielded, ..
 });

@@ -11,13 +11,15 @@ use super::{Refusal, RefusalReason};
 use crate::guard::{AcquireError, FlightError};
 #[cfg(feature = "offload")]
 use crate::offload::OffloadError;
+#[cfg(feature = "process")]
+use crate::offload::process::ProcessError;
 
 impl Refusal {
     /// Returns the refusal for an error of this crate that is `error` itself or one of its sources, such as in an
     /// `anyhow::Error` or in an error of the service's own.
     ///
-    /// The search finds [`AcquireError`], [`OffloadError`](crate::offload::OffloadError), [`FlightError`] of work that
-    /// cannot fail, and refusals. A `#[error(transparent)]` variant of thiserror hides its error from this search: use
+    /// The search finds [`AcquireError`], [`OffloadError`](crate::offload::OffloadError),
+    /// [`ProcessError`](crate::ProcessError), [`FlightError`] of work that cannot fail, and refusals. A `#[error(transparent)]` variant of thiserror hides its error from this search: use
     /// `#[source]`, or match on the variant.
     ///
     /// ```
@@ -32,6 +34,10 @@ impl Refusal {
     pub fn find_in(error: &(dyn Error + 'static)) -> Option<Self> {
         const MAX_SOURCES: usize = 32;
         iter::successors(Some(error), |&error| error.source()).take(MAX_SOURCES).find_map(|error| {
+            #[cfg(feature = "process")]
+            if let Some(error) = error.downcast_ref::<ProcessError>() {
+                return Some(error.clone().into());
+            }
             #[cfg(feature = "offload")]
             if let Some(error) = error.downcast_ref::<OffloadError>() {
                 return Some(error.clone().into());
@@ -59,6 +65,8 @@ impl Error for Refusal {
             RefusalReason::Flight(error) => Some(error),
             #[cfg(feature = "offload")]
             RefusalReason::Offload(error) => Some(error),
+            #[cfg(feature = "process")]
+            RefusalReason::Process(error) => Some(error),
             _ => None,
         }
     }

@@ -1,11 +1,15 @@
 //! The problem types (RFC 9457) of the crate: the [`Refusal`] that each error becomes.
 
 use std::convert::Infallible;
+#[cfg(feature = "offload")]
+use std::time::Duration;
 
 use super::problem::{Problem, problem};
 use super::refusal::MIN_RETRY_AFTER;
 use super::{Refusal, RefusalReason};
 use crate::guard::{AcquireError, AcquireErrorKind, FlightError, FlightErrorKind};
+#[cfg(feature = "process")]
+use crate::offload::process::ProcessError;
 #[cfg(feature = "offload")]
 use crate::offload::{Cancelled, OffloadError, OffloadErrorKind, Progress};
 
@@ -158,40 +162,77 @@ impl From<FlightError<Infallible>> for Refusal {
 const NO_THREAD_IN_TIME: &Problem =
     problem!(503, "timeout", "No thread in time", "The requests before this one took too long.");
 
+/// The response to a request whose work took too long. No gateway is involved, but no other status distinguishes "it
+/// took too long" from "the server is overloaded".
+#[cfg(feature = "offload")]
+const TOOK_TOO_LONG: &Problem = problem!(504, "took-too-long", "Took too long", "The server's handler took too long.");
+
+#[cfg(feature = "offload")]
+const CANCELLED: &Problem = problem!(503, "cancelled", "Cancelled", "The server cancelled the work for this request.");
+
+#[cfg(feature = "offload")]
+const PANICKED: &Problem = problem!(500, "panicked", "Handler failed", "The server's handler failed.");
+
 #[cfg(feature = "offload")]
 impl From<OffloadError> for Refusal {
     fn from(error: OffloadError) -> Self {
-        let problem = match error.kind() {
-            OffloadErrorKind::Full => {
-                problem!(503, "pool-full", "Pool full", "Too many requests are waiting here. Try again later.")
+        let (problem, retry_after) = problem_of(&error);
+        Self::new(RefusalReason::Offload(error), problem).with_retry_after(retry_after)
+    }
+}
+
+/// Returns the problem of work that a pool did not run to its end, and when to retry.
+#[cfg(feature = "offload")]
+fn problem_of(error: &OffloadError) -> (&'static Problem, Option<Duration>) {
+    let problem = match error.kind() {
+        OffloadErrorKind::Full => {
+            problem!(503, "pool-full", "Pool full", "Too many requests are waiting here. Try again later.")
+        }
+        OffloadErrorKind::QueueTimeout => NO_THREAD_IN_TIME,
+        OffloadErrorKind::Timeout if error.progress() == Progress::NotStarted => NO_THREAD_IN_TIME,
+        OffloadErrorKind::Timeout => TOOK_TOO_LONG,
+        OffloadErrorKind::Cancelled => CANCELLED,
+        OffloadErrorKind::Panicked => PANICKED,
+        OffloadErrorKind::Closed => problem!(503, "closed", "Closed", "No more requests are admitted here."),
+        OffloadErrorKind::RuntimeShutdown => {
+            problem!(503, "shutting-down", "Shutting down", "The server is shutting down.")
+        }
+        OffloadErrorKind::NoThread => {
+            problem!(503, "no-thread", "No thread left", "The server is overloaded. Try again later.")
+        }
+        OffloadErrorKind::WouldDeadlock => {
+            problem!(500, "would-deadlock", "Would deadlock", "The server's handler would wait for itself.")
+        }
+        OffloadErrorKind::NoRuntime => {
+            problem!(500, "no-runtime", "No runtime", "The server's handler started work where it can't run.")
+        }
+    };
+    (problem, error.is_overload().then(|| error.retry_after().unwrap_or(MIN_RETRY_AFTER)))
+}
+
+/// The client learns neither how the work failed nor what the worker wrote: both describe the code of the service.
+#[cfg(feature = "process")]
+impl From<ProcessError> for Refusal {
+    fn from(error: ProcessError) -> Self {
+        let (problem, retry_after) = match &error {
+            ProcessError::NotStarted(error) => problem_of(error),
+            ProcessError::Timeout(_) => (TOOK_TOO_LONG, None),
+            ProcessError::Cancelled(_) => (CANCELLED, None),
+            ProcessError::Panicked(_) => (PANICKED, None),
+            ProcessError::MemoryLimit(_) | ProcessError::CpuLimit(_) => {
+                (problem!(500, "over-limit", "Over limit", "The request needs more than the server allows."), None)
             }
-            OffloadErrorKind::QueueTimeout => NO_THREAD_IN_TIME,
-            OffloadErrorKind::Timeout if error.progress() == Progress::NotStarted => NO_THREAD_IN_TIME,
-            // No gateway is involved, but no other status distinguishes "it took too long" from "the server is
-            // overloaded".
-            OffloadErrorKind::Timeout => {
-                problem!(504, "took-too-long", "Took too long", "The server's handler took too long.")
+            ProcessError::NoWorker { .. } => {
+                (problem!(503, "no-worker", "Not ready", "The server is not ready for this request."), None)
             }
-            OffloadErrorKind::Cancelled => {
-                problem!(503, "cancelled", "Cancelled", "The server cancelled the work for this request.")
-            }
-            OffloadErrorKind::Panicked => problem!(500, "panicked", "Handler failed", "The server's handler failed."),
-            OffloadErrorKind::Closed => problem!(503, "closed", "Closed", "No more requests are admitted here."),
-            OffloadErrorKind::RuntimeShutdown => {
-                problem!(503, "shutting-down", "Shutting down", "The server is shutting down.")
-            }
-            OffloadErrorKind::NoThread => {
-                problem!(503, "no-thread", "No thread left", "The server is overloaded. Try again later.")
-            }
-            OffloadErrorKind::WouldDeadlock => {
-                problem!(500, "would-deadlock", "Would deadlock", "The server's handler would wait for itself.")
-            }
-            OffloadErrorKind::NoRuntime => {
-                problem!(500, "no-runtime", "No runtime", "The server's handler started work where it can't run.")
+            ProcessError::WorkerDied(_)
+            | ProcessError::BadReply { .. }
+            | ProcessError::Codec(_)
+            | ProcessError::ForeignFunction => {
+                (problem!(500, "failed", "Handler failed", "The server's handler failed."), None)
             }
         };
-        let retry_after = error.is_overload().then(|| error.retry_after().unwrap_or(MIN_RETRY_AFTER));
-        Self::new(RefusalReason::Offload(error), problem).with_retry_after(retry_after)
+        Self::new(RefusalReason::Process(error), problem).with_retry_after(retry_after)
     }
 }
 

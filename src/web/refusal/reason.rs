@@ -5,6 +5,8 @@ use std::convert::Infallible;
 use crate::guard::{AcquireError, FlightError, FlightErrorKind};
 #[cfg(feature = "offload")]
 use crate::offload::OffloadError;
+#[cfg(feature = "process")]
+use crate::offload::process::ProcessError;
 
 /// The reason why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +24,10 @@ pub enum RefusalReason {
     /// panicked.
     #[cfg(feature = "offload")]
     Offload(OffloadError),
+    /// The work of the request in a worker process produced no result. The error may contain what the worker wrote to
+    /// its standard error.
+    #[cfg(feature = "process")]
+    Process(ProcessError),
     /// The response that was made for the request ended early.
     AnswerBroken,
     /// The request has no key, and requests without a key are refused.
@@ -44,6 +50,8 @@ impl RefusalReason {
             Self::Flight(error) => matches!(error.kind(), FlightErrorKind::TooManyWaiters | FlightErrorKind::Timeout),
             #[cfg(feature = "offload")]
             Self::Offload(error) => error.is_overload(),
+            #[cfg(feature = "process")]
+            Self::Process(error) => error.is_overload(),
             Self::BackgroundTasksFull => true,
             _ => false,
         }

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::process::exit;
 use std::sync::LazyLock;
-use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ use onelane::background::{Every, HostHandle, ServiceHost, periodic};
 use onelane::offload::stream_blocking;
 use onelane::web::actix::{self, GuardMiddleware};
 use onelane::web::axum::{self as web_axum, GuardLayer};
-use onelane::{BlockingPool, CpuPool, EndpointGuard, SingleFlight};
+use onelane::{BlockingPool, CpuPool, EndpointGuard, ProcessPool, SingleFlight};
 use support::runtimes::multi_thread;
 use tokio::time::sleep;
 
@@ -23,11 +22,12 @@ static GUARDED: EndpointGuard = EndpointGuard::new("guarded");
 static PAGE: SingleFlight<u8, u8> = SingleFlight::builder("page").detached().build();
 static BLOCKING: LazyLock<BlockingPool> = LazyLock::new(|| BlockingPool::builder("blocking").max_running(4).build());
 static CPU: LazyLock<CpuPool> = LazyLock::new(|| CpuPool::builder("cpu").build());
-/// How long the work takes.
-static WORK: OnceLock<Duration> = OnceLock::new();
+static PROCESS: LazyLock<ProcessPool> = LazyLock::new(|| ProcessPool::new("process"));
 
+/// Returns how long the work takes. A worker process has the environment of its server, and no statics.
 fn work() -> Duration {
-    *WORK.get().unwrap()
+    let program = std::env::var(super::PROGRAM).unwrap();
+    Duration::from_millis(program.split(' ').nth(2).unwrap().parse().unwrap())
 }
 
 #[allow(clippy::print_stdout, reason = "the parent reads stdout")]
@@ -100,6 +100,7 @@ async fn serve(framework: &str, host: ServiceHost) -> onelane::background::Shutd
             .route("/flight", get(flight))
             .route("/blocking", get(web_axum::blocking_handler(blocking).on(&BLOCKING)))
             .route("/cpu", get(web_axum::cpu_handler(blocking).on(&CPU)))
+            .route("/process", get(web_axum::process_handler(&PROCESS, |()| blocking())))
             .route("/stream", get(async || Body::from_stream(chunks())));
         listener.set_nonblocking(true).unwrap();
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
@@ -112,6 +113,7 @@ async fn serve(framework: &str, host: ServiceHost) -> onelane::background::Shutd
             .route("/flight", get().to(flight))
             .route("/blocking", get().to(actix::blocking_handler(blocking).on(&BLOCKING)))
             .route("/cpu", get().to(actix::cpu_handler(blocking).on(&CPU)))
+            .route("/process", get().to(actix::process_handler(&PROCESS, |()| blocking())))
             .route("/stream", get().to(async || HttpResponse::Ok().streaming(chunks())))
     };
     actix::serve(host, move |drain| drain.http_server(app).workers(2).listen(listener)).await.unwrap()
@@ -119,15 +121,15 @@ async fn serve(framework: &str, host: ServiceHost) -> onelane::background::Shutd
 
 /// Serves until a signal, prints what the report names, and exits with its code.
 #[allow(clippy::exit, reason = "the parent reads the exit code")]
-pub(super) fn run(framework: &str, case: &str, work: Duration, drain: Duration) {
-    WORK.set(work).unwrap();
+pub(super) fn run(framework: &str, case: &str, drain: Duration) {
     let mut host = ServiceHost::builder()
         .drain_timeout(drain)
         .shutdown_timeout(drain * 4)
         .manage(&GUARDED)
         .manage(&PAGE)
         .manage(BLOCKING.clone())
-        .manage(CPU.clone());
+        .manage(CPU.clone())
+        .manage(PROCESS.clone());
     if case == "periodic" {
         let tick = periodic("periodic", Every::fixed_delay(Duration::from_millis(50)), |_| async {
             guarded().await;

@@ -38,7 +38,7 @@ const fn case(name: &'static str, clients: usize, leave: bool, unfinished: &'sta
     Case { name, clients, leave, unfinished }
 }
 
-const CASES: [Case; 10] = [
+const CASES: [Case; 11] = [
     case("guarded", 1, false, &["1 requests", "1 guarded"]),
     // The second client waits in the queue of the guard.
     case("guarded", 2, false, &["1 requests", "1 guarded"]),
@@ -48,6 +48,8 @@ const CASES: [Case; 10] = [
     case("blocking", 1, true, &["1 blocking"]),
     case("cpu", 1, false, &["1 requests", "1 cpu"]),
     case("cpu", 1, true, &["1 cpu"]),
+    // The server is dropped at the deadline, and with it the request: the worker is killed and not left behind.
+    case("process", 1, false, &["1 requests"]),
     case("stream", 1, false, &["1 requests"]),
     case("periodic", 0, false, &["service periodic"]),
 ];
@@ -158,7 +160,6 @@ async fn second_signal_ends_the_process_at_each_moment_in_actix() {
 #[test]
 fn program_of_the_tests_above() {
     let Ok(program) = std::env::var(PROGRAM) else { return };
-    let [framework, case, work, drain] = &program.split(' ').collect::<Vec<_>>()[..] else { unreachable!("{program}") };
-    let [work, drain] = [work, drain].map(|millis| Duration::from_millis(millis.parse().unwrap()));
-    apps::run(framework, case, work, drain);
+    let [framework, case, _, drain] = &program.split(' ').collect::<Vec<_>>()[..] else { unreachable!("{program}") };
+    apps::run(framework, case, Duration::from_millis(drain.parse().unwrap()));
 }
