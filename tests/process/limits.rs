@@ -57,7 +57,7 @@ fn fill_stack(levels: u32) -> u8 {
         sleep(PATIENCE);
         return frame[0];
     }
-    fill_stack(levels - 1) + frame[usize::try_from(levels).unwrap()]
+    fill_stack(levels - 1).wrapping_add(frame[usize::try_from(levels).unwrap()])
 }
 
 #[tokio::test]
