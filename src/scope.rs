@@ -268,7 +268,6 @@ impl CallerScopes {
     }
 
     /// Returns the scopes that are in effect, for work in another process.
-    #[cfg(feature = "process")]
     pub(crate) fn in_effect(&self) -> Vec<ScopeId> {
         let found = RefCell::new(Vec::new());
         self.any(|id| {
@@ -279,11 +278,7 @@ impl CallerScopes {
     }
 
     /// Returns the scopes of a caller in another process. They are in effect until the second value is dropped.
-    #[cfg(feature = "process")]
     pub(crate) fn of(ids: Vec<ScopeId>) -> (Self, Hold) {
-        if ids.is_empty() {
-            return (Self::default(), Hold::default());
-        }
         let hold = Arc::default();
         let scopes = ids.into_iter().map(|id| CapturedScope { id, hold: Arc::downgrade(&hold) }).collect();
         (Self(Some(Arc::new(Hop::new(None, scopes, Self::default(), Self::default())))), Hold(Some(hold)))
@@ -301,10 +296,8 @@ impl CallerScopes {
                 return false;
             }
             let mut scopes = hop.innermost.iter().chain(&hop.more);
-            if scopes.any(|scope| scope.hold.strong_count() > 0 && is_wanted(scope.id)) {
-                return true;
-            }
-            if hop.created.any(is_wanted) {
+            let is_found = scopes.any(|scope| scope.hold.strong_count() > 0 && is_wanted(scope.id));
+            if is_found || hop.created.any(is_wanted) {
                 return true;
             }
             next = &hop.outer.0;

@@ -10,8 +10,9 @@ use onelane::offload::{OffloadErrorKind, TaskContext};
 use onelane::{ProcessError, ProcessPool};
 use serde::{Deserialize, Serialize};
 use support::runtimes::current_thread;
+use support::waiting::until;
 
-use crate::work::{add, echo, pid, sum};
+use crate::work::{add, echo, pid, sleep_ms, sum};
 
 #[tokio::test]
 async fn functions_closures_and_generic_functions_are_called() {
@@ -193,6 +194,37 @@ async fn worker_uses_a_pool_of_its_own() {
     }
     let pool = ProcessPool::builder("outer").workers(1).build();
     assert_eq!(pool.run(nested, 2).await.unwrap(), 3);
+}
+
+#[tokio::test]
+async fn closed_pool_is_drained_once_its_running_task_has_ended() {
+    let pool = ProcessPool::builder("draining").workers(1).build();
+    assert_eq!(pool.run(add, (1, 2)).await.unwrap(), 3);
+    let running = pool.task(sleep_ms, 300).start().unwrap();
+    let queued = pool.task(add, (1, 2)).start().unwrap();
+    until("the task runs", || pool.stats().workers.busy == 1).await;
+    pool.close();
+    let error = queued.await.unwrap_err();
+    assert!(matches!(&error, ProcessError::NotStarted(error) if *error == OffloadErrorKind::Closed), "{error}");
+    assert!(tokio::time::timeout(Duration::from_millis(50), pool.drained()).await.is_err());
+    pool.drained().await.unwrap();
+    assert!(running.is_finished() && running.await.is_ok());
+    until("the worker has ended", || pool.stats().workers.busy + pool.stats().workers.idle == 0).await;
+}
+
+#[tokio::test]
+#[expect(unsafe_code, reason = "a function of a library gets the type of a task")]
+async fn function_of_a_library_is_refused_and_not_called() {
+    let foreign = libc::getpid as *const ();
+    // SAFETY: Both are pointers to functions. The type is wrong, but the function is never called.
+    let foreign = unsafe { std::mem::transmute::<*const (), fn(()) -> i32>(foreign) };
+    let pool = ProcessPool::builder("foreign").workers(1).build();
+    let error = pool.run(foreign, ()).await.unwrap_err();
+    assert!(matches!(error, ProcessError::ForeignFunction), "{error:?}");
+    // SAFETY: As above.
+    let foreign = unsafe { std::mem::transmute::<fn(()) -> i32, fn()>(foreign) };
+    let error = ProcessPool::builder("foreign").initializer(foreign).try_build().unwrap_err();
+    assert_eq!(error.setting(), "initializer");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use onelane::offload::process::WorkerExit;
+use onelane::offload::process::{WorkerCounts, WorkerExit};
 use onelane::{ProcessError, ProcessPool};
 
 use crate::work::{Fault, add, fail, flood, send_garbage, sleep_ms};
@@ -16,7 +16,9 @@ fn died(error: &ProcessError, exit: WorkerExit) -> bool {
     matches!(error, ProcessError::WorkerDied(death) if death.exit() == exit && death.peak_memory().unwrap() > 100_000)
 }
 
-const FAULTS: [(Fault, Check); 6] = [
+const FAULTS: [(Fault, Check); 8] = [
+    (Fault::Allocate, |error| matches!(error, ProcessError::MemoryLimit(_))),
+    (Fault::Loop, |error| matches!(error, ProcessError::Timeout(_))),
     (Fault::Segfault, |error| died(error, WorkerExit::Signal(11))),
     (Fault::Abort, |error| died(error, WorkerExit::Signal(6))),
     (Fault::Exit, |error| died(error, WorkerExit::Code(3))),
@@ -30,11 +32,11 @@ const FAULTS: [(Fault, Check); 6] = [
 
 #[tokio::test]
 async fn fault_fails_its_task_and_no_other() {
-    let pool = ProcessPool::builder("faults").workers(2).forward_stderr(false).build();
+    let pool = ProcessPool::builder("faults").workers(2).memory_limit(1 << 30).forward_stderr(false).build();
     for (fault, is_expected) in FAULTS {
         // One task runs in the other worker, and six are queued.
         let running = pool.task(sleep_ms, 50).start().unwrap();
-        let failing = pool.task(fail, fault).start().unwrap();
+        let failing = pool.task(fail, fault).timeout(Duration::from_millis(700)).start().unwrap();
         let queued: Vec<_> = (0..6).map(|number| pool.task(add, (number, 1)).start().unwrap()).collect();
         let error = failing.await.unwrap_err();
         assert!(is_expected(&error), "{fault:?}: {error:?}");
@@ -45,7 +47,8 @@ async fn fault_fails_its_task_and_no_other() {
         let both = join_all([0, 1].map(|_| pool.run(sleep_ms, 30))).await;
         assert_ne!(both[0].as_ref().unwrap(), both[1].as_ref().unwrap());
     }
-    assert_eq!(pool.stats().workers.died, 5);
+    let WorkerCounts { died, killed, .. } = pool.stats().workers;
+    assert_eq!((died, killed), (5, 2));
 }
 
 #[tokio::test]
@@ -120,6 +123,7 @@ async fn worker_that_sends_garbage_is_killed_and_reported() {
         (Bytes::from_static(&[0xff; 100]), "no reply begins like this"),
         (header(u64::MAX).into(), "it is longer than max_reply allows"),
         (header((1 << 20) + 1).into(), "it is longer than max_reply allows"),
+        ([&[6][..], &[0; 8]].concat().into(), "an attachment is too short"),
     ];
     for (garbage, expected) in cases {
         for sends in [send_garbage, flood] {
@@ -129,5 +133,5 @@ async fn worker_that_sends_garbage_is_killed_and_reported() {
             assert_eq!(pool.run(add, (1, 2)).await.unwrap(), 3);
         }
     }
-    assert_eq!(pool.stats().workers.killed, 6);
+    assert_eq!(pool.stats().workers.killed, 8);
 }

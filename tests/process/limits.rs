@@ -186,7 +186,7 @@ async fn endless_limits_are_limits_too() {
     let pool = ProcessPool::builder("endless").workers(1).start_timeout(Duration::MAX).max_reply(usize::MAX);
     let pool = pool.cpu_limit(Duration::MAX).timeout(Duration::MAX).kill_grace(Duration::MAX).build();
     assert_eq!(pool.run(add, (1, 2)).await.unwrap(), 3);
-    assert_eq!(pool.task(sleep_ms, 30).timeout(Duration::MAX).await.is_ok(), true);
+    assert!(pool.task(sleep_ms, 30).timeout(Duration::MAX).await.is_ok());
     assert_eq!(pool.stats().workers.busy, 0);
 }
 
@@ -217,7 +217,7 @@ fn settings_out_of_range_are_errors_that_name_the_setting() {
     let text = |builder: onelane::offload::process::ProcessPoolBuilder| builder.try_build().unwrap_err().to_string();
     let builder = || ProcessPool::builder("wrong");
     for (error, expected) in [
-        (text(builder().workers(0)), "threads(0)"),
+        (text(builder().workers(0)), "workers() must be from 1"),
         (text(builder().timeout(Duration::ZERO)), "timeout of zero"),
         (text(builder().start_timeout(Duration::ZERO)), "start_timeout of zero"),
         (text(builder().memory_limit(0)), "memory_limit(0)"),

@@ -44,6 +44,8 @@ pub(crate) enum Fault {
     Kill,
     Panic,
     Overflow,
+    Allocate,
+    Loop,
 }
 
 pub(crate) fn fail(fault: Fault) -> u32 {
@@ -54,6 +56,8 @@ pub(crate) fn fail(fault: Fault) -> u32 {
         Fault::Exit => exit(3),
         Fault::Kill => kill_self(Signal::KILL),
         Fault::Panic => panic!("the image has no pixels"),
+        Fault::Allocate => drop(allocate(2 << 30)),
+        Fault::Loop => spin(()),
         Fault::Overflow => {
             black_box(overflow(black_box(1)));
         }

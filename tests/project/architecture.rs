@@ -22,7 +22,7 @@ const MAY_NAME: [(&str, &[&str]); 8] = [
 ];
 /// The crates that only an edge of the project names, each with the start of the only path beneath `src` that may name
 /// it: a web adapter, all of them, a store, or the one file that serves HTTP itself.
-const FRAMEWORKS: [(&str, &str); 21] = [
+const FRAMEWORKS: [(&str, &str); 20] = [
     ("axum", "web/axum/"),
     ("axum_core", "web/axum/"),
     ("actix_http", "web/actix/"),
@@ -40,7 +40,6 @@ const FRAMEWORKS: [(&str, &str); 21] = [
     ("hyper", "background/probe_server.rs"),
     ("hyper_util", "background/probe_server.rs"),
     ("nix", "backend/"),
-    ("libc", "offload/process/linux/"),
     ("postcard", "offload/process/"),
     ("landlock", "offload/process/linux/"),
     ("seccompiler", "offload/process/linux/"),

@@ -8,7 +8,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Shorter attachments are part of the message.
-const MIN_BESIDE: usize = 16 << 10;
+pub(super) const MIN_BESIDE: usize = 16 << 10;
 
 thread_local! {
     /// The attachments of the message that this thread converts, if it converts one.

@@ -102,7 +102,8 @@ impl ProcessPoolBuilder {
     /// Sets how much memory a worker may use, in bytes. The system refuses an allocation beyond that, which ends a Rust
     /// program, and a worker that uses more physical memory in another way, such as a mapped file, is killed. Both is
     /// [`MemoryLimit`](super::ProcessError::MemoryLimit). Code that handles the refusal itself may fail in another way.
-    /// Must be above zero. Default: no limit.
+    /// Processes that the worker starts are not counted. Must
+    /// be above zero. Default: no limit.
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.settings.memory_limit = Some(bytes);
         self
@@ -193,7 +194,11 @@ impl ProcessPoolBuilder {
     pub fn try_build(self) -> Result<ProcessPool, ConfigError> {
         let Self { threads, settings } = self;
         let error = |problem| ConfigError::named("pool", settings.name.clone(), problem);
-        let threads = threads.try_build()?;
+        let workers = threads.try_build();
+        let threads = workers.map_err(|problem| match problem.setting() {
+            "threads" => error(("workers", "workers() must be from 1 to 2,147,483,647: use about one per processor")),
+            _ => problem,
+        })?;
         let problem = match &settings {
             ProcessSettings { timeout: Some(Duration::ZERO), .. } => {
                 Some(("timeout", "a timeout of zero lets no task run: use a longer one, or no limit"))

@@ -96,7 +96,7 @@ impl<A, R> ProcessTask<A, R> {
 
     /// Limits how long the task takes, with its time in the queue. A task that has not started until then fails with
     /// [`NotStarted`](ProcessError::NotStarted). The worker of a running one is killed with all processes that it has
-    /// started, and the task fails with [`Timeout`](ProcessError::Timeout) once they have ended. With a
+    /// started, and the task fails with [`Timeout`](ProcessError::Timeout) once the worker has ended. With a
     /// [`kill_grace`](super::ProcessPoolBuilder::kill_grace), the worker is killed that much later, and a task that
     /// returns until then has its result. Needs a runtime whose timers are enabled. Default: the limit of the pool.
     pub fn timeout(mut self, limit: Duration) -> Self {

@@ -164,9 +164,9 @@ fn bytes_in_memory(mut body: Body) -> Option<Bytes> {
 
 /// Makes the response that a worker has sent, unless a part of it is malformed.
 fn received(sent: SentResponse) -> Option<Response> {
-    let mut headers = HeaderMap::with_capacity(sent.headers.len());
+    let mut headers = HeaderMap::new();
     for (name, value) in sent.headers {
-        headers.append(HeaderName::try_from(name).ok()?, HeaderValue::from_maybe_shared(value).ok()?);
+        headers.try_append(HeaderName::try_from(name).ok()?, HeaderValue::from_maybe_shared(value).ok()?).ok()?;
     }
     let mut response = Response::new(sent.body.map_or_else(Body::empty, |body| Body::from(body.0)));
     *response.status_mut() = StatusCode::from_u16(sent.status).ok()?;
@@ -181,4 +181,24 @@ sent_as_content! {
     Path: |path| path.0, Path;
     Query: |query| query.0, Query;
     State: |state| state.0, State;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(status: u16, name: &str, value: &'static [u8]) -> SentResponse {
+        SentResponse { status, headers: vec![(name.to_owned(), Bytes::from_static(value))], body: None }
+    }
+
+    #[test]
+    fn damaged_response_of_a_worker_is_no_response() {
+        assert!(received(sent(200, "x-width", b"128")).is_some());
+        for damaged in [sent(7, "x-width", b"128"), sent(200, "x width", b"128"), sent(200, "x-width", b"1\n2")] {
+            assert!(received(damaged).is_none());
+        }
+        let mut damaged = sent(200, "a", b"");
+        damaged.headers = (0..40_000).map(|number| (format!("a{number}"), Bytes::new())).collect();
+        assert!(received(damaged).is_none(), "more than a map of headers holds");
+    }
 }

@@ -15,6 +15,7 @@
 //! | `group`, `kill_switch` | how a caller that leaves kills the worker of its task |
 //! | `zygote_link` | starts the zygote, asks it for workers |
 //! | `channel`, `frame` | the messages between server and zygote, and between server and worker |
+//! | `reply_buffer` | what a worker has sent, which is not trusted |
 //! | `trace` | the events of process pools |
 //! | `stderr_tail`, `wait` | reads the standard error of a worker, waits for file descriptors |
 //! | `image` | finds out if a function is part of the executable file |
@@ -28,11 +29,14 @@ mod boot;
 mod channel;
 mod events;
 mod frame;
+#[cfg(test)]
+mod frame_tests;
 mod group;
 mod image;
 mod keeper;
 mod kill_switch;
 mod limits;
+mod reply_buffer;
 #[cfg(feature = "landlock")]
 mod sandbox;
 mod serve;

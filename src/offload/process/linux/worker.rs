@@ -12,9 +12,10 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::frame::{Arrived, RemoteEvent, RemotePanic, ReplyBuffer, ReplyKind};
+use super::frame::{RemoteEvent, RemotePanic, ReplyKind};
 use super::group::ProcessGroup;
 use super::limits::{CallLimits, LimitWatch};
+use super::reply_buffer::{Arrived, ReplyBuffer};
 use super::stderr_tail::StderrTail;
 use super::system::Ended;
 use super::trace;
