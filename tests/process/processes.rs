@@ -212,6 +212,8 @@ fn replaced_program() {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         let worker = before.run(pid, ()).await.unwrap();
         kill_process(Pid::from_raw(parent(worker)).unwrap(), Signal::KILL).unwrap();
+        // A task that gets the worker while the system kills it would fail.
+        wait_until_ended(worker);
         assert_eq!(before.run(add, (3, 4)).await.unwrap(), 7);
         let after = ProcessPool::builder("after").workers(1).build();
         assert_eq!(after.run(add, (5, 6)).await.unwrap(), 11);
