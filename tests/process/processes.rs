@@ -94,9 +94,10 @@ async fn worker_that_was_killed_while_idle_is_replaced() {
     wait_until_ended(before);
     assert_ne!(pool.run(pid, ()).await.unwrap(), before);
     // The zygote too.
-    let zygote = parent(pool.run(pid, ()).await.unwrap());
+    let worker = pool.run(pid, ()).await.unwrap();
+    let zygote = parent(worker);
     kill_process(Pid::from_raw(zygote).unwrap(), Signal::KILL).unwrap();
-    until("the zygote has ended", || !is_running(zygote)).await;
+    until("both have ended", || !is_running(zygote) && !is_running(worker)).await;
     assert_eq!(pool.run(add, (1, 2)).await.unwrap(), 3);
 }
 
