@@ -29,6 +29,9 @@ thread_local! {
 /// The address does not change in the meantime, as permits borrow the guard or share ownership of it.
 pub(crate) type ScopeId = (usize, u64);
 
+/// The number of a guard without keys, whose id is its address. No key and no run has this number.
+pub(crate) const WHOLE_GUARD: u64 = u64::MAX;
+
 /// Where the innermost frame is. Most code runs inside one guard at most, and does not need [`STACK`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Innermost {

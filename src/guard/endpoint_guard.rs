@@ -20,7 +20,7 @@ use crate::backend::{LockDomain, LockName};
 use crate::debug::impl_debug;
 use crate::name::intern;
 use crate::panic::FirstPanic;
-use crate::scope::ScopeId;
+use crate::scope::{ScopeId, WHOLE_GUARD};
 use crate::semaphore::{
     CancelOutcome, EnqueueOutcome, ReleaseOutcome, Semaphore, SemaphoreRefusal, WaitOutcome, WaiterId,
 };
@@ -411,7 +411,7 @@ impl<G: Deref<Target = EndpointGuard>> PermitSource for G {
     #[inline]
     fn scope(&self) -> Option<ScopeId> {
         let guard: &EndpointGuard = self;
-        Some((std::ptr::from_ref(guard).addr(), 0))
+        Some((std::ptr::from_ref(guard).addr(), WHOLE_GUARD))
     }
 }
 

@@ -136,13 +136,80 @@ async fn timeouts_are_on_time() {
     for _ in 0..100 {
         assert!(pool.run(pid, ()).await.is_ok());
         let started = Instant::now();
-        let error = pool.task(spin, ()).timeout(10 * MS).await.unwrap_err();
-        assert!(matches!(error, ProcessError::Timeout(_)), "{error:?}");
-        late.push(started.elapsed().checked_sub(10 * MS).unwrap());
+        match pool.task(spin, ()).timeout(10 * MS).await.unwrap_err() {
+            ProcessError::Timeout(_) => late.push(started.elapsed().checked_sub(10 * MS).unwrap()),
+            // On a busy machine, the task may have to wait that long for its thread.
+            ProcessError::NotStarted(error) => assert_eq!(error.kind(), OffloadErrorKind::Timeout),
+            other => panic!("{other:?}"),
+        }
     }
     late.sort();
-    println!("a timeout of 10 ms is late by {:?} in the median, {:?} at p99", late[50], late[98]);
-    assert!(late[50] < 100 * MS && late[98] < PATIENCE, "{late:?}");
+    let (median, p99) = (late[late.len() / 2], late[late.len() * 98 / 100]);
+    println!("a timeout of 10 ms is late by {median:?} in the median, {p99:?} at p99");
+    assert!(late.len() > 50 && median < 100 * MS && p99 < PATIENCE, "{late:?}");
+}
+
+#[tokio::test]
+async fn flood_of_events_does_not_keep_a_task_from_its_timeout() {
+    struct Slow;
+    impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Slow {
+        fn on_event(&self, _: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+            sleep(Duration::from_micros(200));
+        }
+    }
+
+    let subscriber = tracing_subscriber::layer::SubscriberExt::with(tracing_subscriber::registry(), Slow);
+    let _subscriber = tracing::subscriber::set_default(subscriber);
+    let pool = ProcessPool::builder("flood").workers(1).build();
+    let flood = |(): ()| {
+        loop {
+            tracing::info!("again");
+        }
+    };
+    let task = pool.task::<(), ()>(flood, ()).timeout(300 * MS);
+    let error = tokio::time::timeout(PATIENCE, task).await.unwrap().unwrap_err();
+    assert!(matches!(error, ProcessError::Timeout(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn panic_and_events_are_not_results_and_may_be_longer() {
+    let pool = ProcessPool::builder("notices").workers(1).max_reply(100).forward_stderr(false).build();
+    let error = pool.run(|(): ()| -> u8 { panic!("{}", "long ".repeat(10_000)) }, ()).await.unwrap_err();
+    let ProcessError::Panicked(panic) = error else { panic!("{error:?}") };
+    assert!(panic.message().starts_with("long ") && panic.message().len() < 20_000);
+    let error = pool.run(|(): ()| "x".repeat(200), ()).await.unwrap_err();
+    assert!(matches!(error, ProcessError::BadReply { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn endless_limits_are_limits_too() {
+    let pool = ProcessPool::builder("endless").workers(1).start_timeout(Duration::MAX).max_reply(usize::MAX);
+    let pool = pool.cpu_limit(Duration::MAX).timeout(Duration::MAX).kill_grace(Duration::MAX).build();
+    assert_eq!(pool.run(add, (1, 2)).await.unwrap(), 3);
+    assert_eq!(pool.task(sleep_ms, 30).timeout(Duration::MAX).await.is_ok(), true);
+    assert_eq!(pool.stats().workers.busy, 0);
+}
+
+#[tokio::test]
+async fn start_of_a_worker_counts_for_the_timeout_of_its_task() {
+    let hanging = || sleep(Duration::from_secs(1_000));
+    let pool = ProcessPool::builder("hanging").workers(1).initializer(hanging).build();
+    let task = pool.task(add, (1, 2)).timeout(200 * MS);
+    let error = tokio::time::timeout(Duration::from_secs(8), task).await.unwrap().unwrap_err();
+    let ProcessError::NotStarted(error) = error else { panic!("{error:?}") };
+    assert_eq!(error.kind(), OffloadErrorKind::Timeout);
+    assert_eq!(error.pool(), Some("hanging"));
+    pool.close();
+    pool.drained().await.unwrap();
+    assert_eq!(pool.stats().workers.busy, 0);
+}
+
+#[tokio::test]
+async fn words_about_memory_concern_only_the_task_that_writes_them() {
+    let pool = ProcessPool::builder("words").workers(1).memory_limit(1 << 30).forward_stderr(false).build();
+    pool.run(|(): ()| eprintln!("memory allocation of 7 bytes failed"), ()).await.unwrap();
+    let error = pool.run(|(): ()| -> u8 { std::process::abort() }, ()).await.unwrap_err();
+    assert!(matches!(error, ProcessError::WorkerDied(_)), "{error:?}");
 }
 
 #[test]

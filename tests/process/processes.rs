@@ -2,18 +2,19 @@
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use onelane::ProcessPool;
+use onelane::offload::process::WorkerExit;
+use onelane::{ProcessError, ProcessPool};
 use rustix::process::{Pid, Signal, kill_process};
 use support::process::Example;
 use support::runtimes::current_thread;
 use support::waiting::{PATIENCE, until};
 
-use crate::work::{Fault, add, pid, resident_memory, sleep_ms, start_child, start_child_and_hang};
+use crate::work::{Fault, add, allocate, pid, resident_memory, sleep_ms, spin, start_child, start_child_and_hang};
 
 pub(crate) fn is_running(pid: i32) -> bool {
     // A zombie does not run.
@@ -69,6 +70,8 @@ async fn worker_inherits_no_file_and_no_variable_of_the_pool() {
         let links = fs::read_dir("/proc/self/fd").unwrap().map(|entry| fs::read_link(entry.unwrap().path()));
         let mut links: Vec<String> = links.flatten().map(|link| link.to_string_lossy().into_owned()).collect();
         links.sort();
+        // Another test may have set a subscriber: then the worker has a second descriptor of its socket.
+        links.dedup();
         links
     };
     let files = pool.run(files, ()).await.unwrap();
@@ -194,6 +197,68 @@ async fn killed_server_leaves_no_worker_and_a_free_port() {
     let before: Vec<&str> = server.before.iter().map(|line| &*line.text).collect();
     assert_eq!(before.iter().filter(|line| line.contains("running 1 test")).count(), 1, "{before:?}");
     assert_eq!(server.printed(), "");
+}
+
+const BLOCKED: &str = "ONELANE_TEST_BLOCKED";
+
+/// The program of the test below, whose parent has ignored and closed what a worker needs.
+#[test]
+fn crippled_program() {
+    if env::var(BLOCKED).is_err() {
+        return;
+    }
+    let pool = ProcessPool::builder("crippled").workers(1).memory_limit(200 << 20).forward_stderr(false).build();
+    let run = current_thread();
+    let error = run.block_on(pool.run(allocate, 1 << 30)).unwrap_err();
+    assert!(matches!(error, ProcessError::MemoryLimit(_)), "{error:?}");
+    assert_eq!(error.death().unwrap().exit(), WorkerExit::Signal(6));
+    let child = |(): ()| Command::new("true").status().unwrap().success();
+    assert!(run.block_on(pool.run(child, ())).unwrap());
+    let files = |(): ()| [0, 1].map(|fd| fs::read_link(format!("/proc/self/fd/{fd}")).unwrap());
+    let files = run.block_on(pool.run(files, ())).unwrap();
+    assert_eq!(files, ["/dev/null", "/dev/null"].map(PathBuf::from), "the output was closed");
+}
+
+#[test]
+fn worker_inherits_neither_ignored_signals_nor_closed_files() {
+    let program = env::current_exe().unwrap();
+    let program = program.to_str().unwrap();
+    let mut shell = Command::new("sh");
+    shell.env(BLOCKED, "1").args(["-c", r#"trap '' CHLD TERM; exec "$@" >&-"#, "sh", program]);
+    let output = shell.args(Example::ONLY).arg("processes::crippled_program").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test]
+async fn stopped_zygote_is_replaced_and_its_late_answers_are_nobodys() {
+    let pool = ProcessPool::builder("stopped").workers(4).max_tasks_per_worker(1).build();
+    let parent = |(): ()| rustix::process::getppid().unwrap().as_raw_nonzero().get();
+    let zygote = pool.run(parent, ()).await.unwrap();
+    let stopped = Pid::from_raw(zygote).unwrap();
+    kill_process(stopped, Signal::STOP).unwrap();
+    let tasks: Vec<_> = (0..8).map(|number| pool.task(add, (number, 1)).start().unwrap()).collect();
+    thread::sleep(Duration::from_millis(5_500));
+    // The zygote may have been killed already.
+    let _ = kill_process(stopped, Signal::CONT);
+    for (number, task) in (0..8).zip(tasks) {
+        assert_eq!(task.await.unwrap(), number + 1);
+    }
+    assert_ne!(pool.run(parent, ()).await.unwrap(), zygote);
+}
+
+#[tokio::test]
+async fn worker_that_leaves_its_group_is_killed() {
+    let pool = ProcessPool::builder("leaves").workers(1).forward_stderr(false).build();
+    let leave = |(): ()| {
+        let other = rustix::process::getpgid(rustix::process::getppid()).unwrap();
+        rustix::process::setpgid(None, Some(other)).unwrap();
+        eprintln!("{}", pid(()));
+        spin(());
+    };
+    let error = pool.task::<(), ()>(leave, ()).timeout(Duration::from_millis(300)).await.unwrap_err();
+    let death = error.death().unwrap();
+    assert_eq!(death.exit(), WorkerExit::Signal(9));
+    assert!(!is_running(death.stderr().trim().parse().unwrap()));
 }
 
 const REPLACED: &str = "ONELANE_TEST_REPLACED";

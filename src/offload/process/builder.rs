@@ -224,7 +224,7 @@ impl ProcessPoolBuilder {
             }
             _ => None,
         };
-        problem.map_or(Ok(()), Err).and_then(|()| WorkerSet::check_support()).map_err(error)?;
+        problem.map_or(Ok(()), Err).and_then(|()| WorkerSet::check_support(&settings)).map_err(error)?;
         let workers = WorkerSet::new(settings.clone(), threads.limiter().clone());
         Ok(ProcessPool::from_parts(threads, workers, settings))
     }

@@ -28,12 +28,19 @@
 //!
 //! A worker runs the same executable file as the server, but never `main`: no variable has the value that `main` has
 //! given it, no thread of the server is there, no file is open, and there is no tokio runtime and no `tracing`
-//! subscriber. A function gets what it needs as arguments, or from the [initializer](ProcessPoolBuilder::initializer).
+//! subscriber but the one that sends its events to the server. A function gets what it needs as arguments, or from the [initializer](ProcessPoolBuilder::initializer).
 //! The worker keeps its statics from task to task.
 //!
 //! A worker shares nothing with the server but its working directory, its environment variables and its standard
-//! output. So a guard or a limiter of the server is another one in the worker. The worker survives `SIGTERM` and
+//! output. So a guard or a limiter of the server is another one in the worker. Only a distributed guard is the same: a
+//! task that would wait for the permit that its own caller holds gets
+//! [`WouldDeadlock`](crate::guard::AcquireErrorKind::WouldDeadlock), unless the guard has keys. The worker survives `SIGTERM` and
 //! `SIGINT`, which a terminal or a supervisor may send to all processes, so that the server can drain.
+//!
+//! A worker leads a process group. When the worker ends, all processes of the group are killed. A process that leaves
+//! the group, as a daemon does with `setsid`, lives on. In a program that aborts on panics, a panic is
+//! [`WorkerDied`](ProcessError::WorkerDied). What a function prints is flushed after the task, as far as the standard
+//! library has buffered it; a C library flushes its own buffers.
 //!
 //! The arguments and the result are converted to bytes with [postcard](https://docs.rs/postcard), which has no
 //! `#[serde(flatten)]` and no `#[serde(untagged)]`. Use [`Attachment`] for many bytes, and `Bytes`

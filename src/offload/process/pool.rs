@@ -37,7 +37,7 @@ use crate::offload::process::settings::ProcessSettings;
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), onelane::ProcessError> {
 /// let pool = ProcessPool::new("checksums");
-/// assert_eq!(pool.run(checksum, vec!["onelane".to_owned()]).await?, 2_338_325_811);
+/// assert_eq!(pool.run(checksum, vec!["onelane".to_owned()]).await?, 2_974_457_170);
 /// # Ok(())
 /// # }
 /// ```

@@ -11,6 +11,7 @@ use super::error::ProcessError;
 use super::function::Function;
 use super::settings::ProcessSettings;
 use super::stats::WorkerCounts;
+use crate::config_error::Problem;
 use crate::offload::limiter::SharedLimiter;
 
 pub(super) fn worker_guard() {}
@@ -39,7 +40,7 @@ pub(super) struct Call<'a> {
 pub(super) struct WorkerSet(Infallible);
 
 impl WorkerSet {
-    pub(super) fn check_support() -> Result<(), (&'static str, &'static str)> {
+    pub(super) fn check_support(_: &ProcessSettings) -> Result<(), Problem> {
         Err(("process", "process pools need Linux: use a CpuPool on this system"))
     }
 

@@ -13,8 +13,8 @@ use super::{system, zygote};
 
 /// Set for a zygote, and removed as soon as it has started.
 pub(super) const VARIABLE: &str = "ONELANE_ZYGOTE";
-/// The value, which changes with the messages between a server and its zygote.
-pub(super) const VARIABLE_VALUE: &str = "1";
+/// The value. Two versions of this crate in one program do not understand each other.
+pub(super) const VARIABLE_VALUE: &str = env!("CARGO_PKG_VERSION");
 
 /// The program looks for a zygote's environment before it does anything else.
 static IS_PREPARED: AtomicBool = AtomicBool::new(false);
@@ -38,9 +38,13 @@ pub(crate) fn worker_guard() {
         return;
     }
     if env::var_os(VARIABLE).is_some_and(|value| value == VARIABLE_VALUE) && stdin_is_channel() {
+        if system::threads().is_ok_and(|threads| threads != 1) {
+            let _ = writeln!(io::stderr(), "worker_guard() was called too late: call it first in main");
+            system::exit_now(1);
+        }
         // SAFETY: `main` has not begun, or calls this function first, so no other thread reads the environment.
         unsafe { system::remove_variable(VARIABLE) };
-        // SAFETY: Nothing in this process has opened a file: `main` has not begun, or has done nothing yet.
+        // SAFETY: `main` has not begun, or has done nothing yet. What other constructors have opened, no worker needs.
         if let Err(error) = unsafe { system::close_from(3) } {
             let _ = writeln!(io::stderr(), "closing the files of the server failed: {error}");
             system::exit_now(1);

@@ -62,7 +62,8 @@ pub(super) struct WorkerSettings {
     pub(super) memory_limit: Option<u64>,
     #[cfg(feature = "landlock")]
     pub(super) sandbox: Option<SandboxRules>,
-    /// The name that the system shows for a worker.
+    /// The name that the system shows for the zygote and its workers.
+    #[serde(skip)]
     pub(super) name: String,
 }
 
@@ -106,13 +107,16 @@ impl Channel {
     pub(super) fn send<T: Serialize>(&self, message: &T, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let mut bytes = Vec::new();
         codec::encode(message, &mut bytes).map_err(io::Error::other)?;
+        if bytes.len() > MAX_MESSAGE {
+            return Err(io::Error::other("the settings of the pool are longer than 64 KiB: use fewer paths"));
+        }
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         if !descriptors.is_empty() {
             ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
         }
         loop {
-            match sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL) {
+            match sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
                 Err(rustix::io::Errno::INTR) => {}
                 other => return Ok(other.map(drop)?),
             }

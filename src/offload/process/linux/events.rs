@@ -11,7 +11,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::set_global_default;
 use tracing::{Event, Metadata, Subscriber};
 
-use super::frame::{REPLY_HEADER, RemoteEvent, ReplyKind, level_number, reply_header};
+use super::frame::{REPLY_HEADER, RemoteEvent, ReplyKind, level_number, reply_header, truncate};
 use crate::offload::process::codec::{self, Message};
 use crate::trace::TARGET;
 
@@ -38,6 +38,8 @@ pub(super) fn forward_events(socket: &UnixStream, level: u8) {
 
 /// Writes the reply of a task, after its last event.
 pub(super) fn write_reply(mut socket: &UnixStream, reply: &Message) -> std::io::Result<()> {
+    // `exit_now` would lose the rest of a line.
+    let _ = std::io::stdout().flush();
     let mut output = OUTPUT.lock().unwrap_or_else(PoisonError::into_inner);
     *output = None;
     for attachment in &reply.attachments {
@@ -70,12 +72,13 @@ impl Subscriber for Forwarder {
         let mut fields = Fields::default();
         event.record(&mut fields);
         let metadata = event.metadata();
-        let event = RemoteEvent {
+        let mut event = RemoteEvent {
             level: level_number(*metadata.level()),
             target: metadata.target().to_owned(),
             message: fields.message,
             fields: fields.others,
         };
+        [&mut event.target, &mut event.message, &mut event.fields].into_iter().for_each(truncate);
         let mut frame = vec![0; REPLY_HEADER];
         if codec::encode(&event, &mut frame).is_err() {
             return;

@@ -18,6 +18,8 @@ use crate::offload::process::function::Function;
 /// The least and the greatest number of bytes for which memory is taken before they arrive.
 const SMALL: usize = 4 << 10;
 const CHUNK: usize = 1 << 20;
+/// How long a panic, an event or an error may be, also if a result must be shorter. A worker truncates its texts.
+const MAX_NOTICE: usize = 64 << 10;
 /// How much memory is kept for the next reply.
 const KEPT: usize = 32 << 20;
 
@@ -108,6 +110,16 @@ pub(super) struct RemoteEvent {
     pub(super) fields: String,
 }
 
+/// Shortens a text that is no result, so that it is no longer than a reply may be.
+pub(super) fn truncate(text: &mut String) {
+    const LONGEST: usize = 16 << 10;
+    if text.len() > LONGEST {
+        let end = (0..=LONGEST).rev().find(|index| text.is_char_boundary(*index)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+}
+
 /// Returns the number of a level: from 1 for errors to 5.
 pub(super) fn level_number(level: Level) -> u8 {
     match level {
@@ -189,18 +201,27 @@ impl ReplyBuffer {
                 6 => ReplyKind::Attachment,
                 _ => return Arrived::Bad("no reply begins like this"),
             };
-            if length > max_body.saturating_sub(self.attached) {
+            // Attachments take memory for their bookkeeping too.
+            let max_body = match kind {
+                ReplyKind::Done | ReplyKind::Attachment => max_body.saturating_sub(self.attached),
+                _ => max_body.max(MAX_NOTICE),
+            };
+            if length > max_body.min(isize::MAX as usize - REPLY_HEADER) {
                 return Arrived::Bad("it is longer than max_reply allows");
             }
             if kind != ReplyKind::Attachment {
                 let is_complete = self.bytes.len() >= REPLY_HEADER + length;
                 return if is_complete { Arrived::All(kind, length) } else { Arrived::Part };
             }
-            self.attached += length;
+            self.attached = self.attached.saturating_add(length + REPLY_HEADER);
+            if let Some(body) = self.bytes.get(REPLY_HEADER..REPLY_HEADER + length) {
+                self.attachments.push(Bytes::copy_from_slice(body));
+                self.remove(length);
+                continue;
+            }
             let rest = self.bytes.split_off(REPLY_HEADER);
             self.bytes.clear();
             self.attaching = Some((rest, length));
-            self.end_attachment();
         }
     }
 
@@ -278,7 +299,8 @@ mod tests {
     }
 
     fn capacity(buffer: &ReplyBuffer) -> usize {
-        buffer.bytes.capacity() + buffer.attaching.as_ref().map_or(0, |(bytes, _)| bytes.capacity())
+        let attached: usize = buffer.attachments.iter().map(Bytes::len).sum();
+        attached + buffer.bytes.capacity() + buffer.attaching.as_ref().map_or(0, |(bytes, _)| bytes.capacity())
     }
 
     proptest! {
@@ -401,7 +423,7 @@ mod tests {
     #[test]
     fn reply_above_the_limit_is_bad_before_it_takes_memory() {
         for kind in [ReplyKind::Done, ReplyKind::Attachment] {
-            for length in [MAX_BODY + 1, usize::MAX] {
+            for length in [MAX_BODY + 1, usize::MAX - REPLY_HEADER, usize::MAX] {
                 let mut buffer = ReplyBuffer::default();
                 let arrived = send(&mut buffer, &reply_header(kind, length), 64);
                 assert_eq!(arrived, Arrived::Bad("it is longer than max_reply allows"));

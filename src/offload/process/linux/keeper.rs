@@ -55,14 +55,18 @@ impl SetState {
     /// idle since `limit`, as far as `min_idle` remain.
     fn take_ending(&mut self, min_idle: usize, limit: Option<Instant>) -> Vec<Worker> {
         let mut ending = Vec::new();
+        let mut have_died = false;
         for idle in std::mem::take(&mut self.idle) {
             if idle.worker.has_ended() {
                 ending.push(idle.worker);
-                // The one that is started in its place may die in the same way.
-                self.pause_starting(Instant::now());
+                have_died = true;
             } else {
                 self.idle.push_back(idle);
             }
+        }
+        if have_died {
+            // Those that are started in their place may die in the same way.
+            self.pause_starting(Instant::now());
         }
         let is_late = |idle: &IdleWorker| limit.is_some_and(|limit| idle.since <= limit);
         while self.idle.len() > min_idle && self.idle.front().is_some_and(is_late) {
@@ -136,12 +140,13 @@ impl WorkerSet {
     }
 
     fn start_ahead(&self) {
-        match self.start(1) {
+        match self.start(None) {
             Ok(worker) => {
                 lock(&self.state).pause = None;
                 self.put_back(worker);
             }
-            Err(_) => {
+            Err(reason) => {
+                trace::worker_missing(&self.settings.name, &reason);
                 let mut state = lock(&self.state);
                 state.busy -= 1;
                 state.pause_starting(Instant::now());

@@ -12,6 +12,9 @@ const MEMORY_CHECK: Duration = Duration::from_millis(100);
 /// The least time between two checks of the processor time of a worker.
 const CPU_CHECK: Duration = Duration::from_millis(1);
 
+/// The greatest time between two checks of the processor time.
+const LONGEST_CHECK: Duration = Duration::from_secs(3_600);
+
 /// No process uses more processor time than this number times the time that passes.
 static PROCESSORS: LazyLock<u32> =
     LazyLock::new(|| thread::available_parallelism().map_or(1, |number| u32::try_from(number.get()).unwrap_or(1)));
@@ -76,7 +79,8 @@ impl LimitWatch {
                 return Some(CallEnd::OutOfTime);
             }
             // Until then the worker cannot have used what is left.
-            cpu.at = now + (left / *PROCESSORS).max(CPU_CHECK);
+            let unused = (left / *PROCESSORS).max(CPU_CHECK);
+            cpu.at = now.checked_add(unused.min(LONGEST_CHECK)).unwrap_or(now);
         }
         None
     }

@@ -12,7 +12,7 @@
 //! | `keeper` | ends idle workers, starts those that stay warm |
 //! | `worker` | one worker: sends a request, waits for the reply, kills the worker |
 //! | `limits` | what a task may use, and how that is checked |
-//! | `kill_switch` | how a caller that leaves kills the worker of its task |
+//! | `group`, `kill_switch` | how a caller that leaves kills the worker of its task |
 //! | `zygote_link` | starts the zygote, asks it for workers |
 //! | `channel`, `frame` | the messages between server and zygote, and between server and worker |
 //! | `trace` | the events of process pools |
@@ -28,6 +28,7 @@ mod boot;
 mod channel;
 mod events;
 mod frame;
+mod group;
 mod image;
 mod keeper;
 mod kill_switch;

@@ -11,9 +11,8 @@ use tokio::time::Instant;
 
 use super::channel::WorkerSettings;
 use super::events::{self, forward_events};
-use super::frame::{REPLY_HEADER, RemotePanic, ReplyKind, RequestHeader, RequestMeta, number, reply_header};
+use super::frame::{REPLY_HEADER, RemotePanic, ReplyKind, RequestHeader, RequestMeta, number, reply_header, truncate};
 use super::system;
-use crate::offload::error::OffloadError;
 use crate::offload::job::{AwaitableJob, CallerContext, Job, RunnableJob, TaskContext, TaskOptions, TaskPlace};
 use crate::offload::process::codec::{self, Message};
 use crate::offload::process::function::{self, Function};
@@ -129,9 +128,15 @@ where
     // There is no waker yet.
     drop(job.publish());
     let Poll::Ready(result) = job.poll(&Context::from_waker(Waker::noop())) else { unreachable!("the job has run") };
-    result.map_err(OffloadError::into_panic).map_err(|panic| match panic {
-        Ok(panic) => RemotePanic { message: panic.message().to_owned(), location: panic.location().map(str::to_owned) },
-        Err(error) => RemotePanic { message: error.to_string(), location: None },
+    result.map_err(|error| {
+        let mut panic = match error.into_panic() {
+            Ok(panic) => {
+                RemotePanic { message: panic.message().to_owned(), location: panic.location().map(str::to_owned) }
+            }
+            Err(error) => RemotePanic { message: error.to_string(), location: None },
+        };
+        truncate(&mut panic.message);
+        panic
     })
 }
 

@@ -73,6 +73,7 @@ impl StderrTail {
 
     /// Forgets what was written before the next task.
     pub(super) fn forget(&mut self) {
+        self.is_out_of_memory = false;
         self.kept.clear();
     }
 

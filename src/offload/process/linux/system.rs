@@ -118,10 +118,18 @@ pub(super) fn survive(signal: c_int) {
     unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
 }
 
-/// Makes writes to a closed socket or pipe fail instead of ending the process.
-pub(super) fn ignore_broken_pipes() {
-    // SAFETY: Ignoring a signal runs no code of this process.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+/// Undoes what the process has inherited: blocked signals, and ignored ends of children, which the system would collect
+/// at once. Makes writes to a closed socket or pipe fail instead of ending the process.
+pub(super) fn restore_signals() {
+    // SAFETY: The structure is plain data, which `sigemptyset` initialises, and its pointer is valid during the calls.
+    // Ignored and default signals run no code of this process.
+    unsafe {
+        let mut none: libc::sigset_t = zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+        libc::signal(libc::SIGCHLD, libc::SIG_DFL);
+        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+    }
 }
 
 /// Ends this process without running destructors and exit handlers, which belong to the program that `main` would run.

@@ -10,9 +10,10 @@ use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::frame::{Arrived, RemoteEvent, RemotePanic, ReplyBuffer, ReplyKind};
+use super::group::ProcessGroup;
 use super::limits::{CallLimits, LimitWatch};
 use super::stderr_tail::StderrTail;
 use super::system::Ended;
@@ -27,14 +28,14 @@ use crate::random;
 /// How long a killed worker may take to end. The system needs less than a millisecond, unless a device does not answer.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
+/// How many times bytes are received before the limits of a task are checked again.
+const MAX_RECEIVED: u32 = 16;
+
 /// A worker that waits for a task, or runs one.
 ///
 /// Dropping it kills all processes of the worker's group, and collects the worker.
 pub(super) struct Worker {
-    /// The identifier of the process and of its group.
-    pid: Pid,
-    /// Readable once the process has ended.
-    pidfd: OwnedFd,
+    group: Arc<ProcessGroup>,
     /// Never blocks.
     socket: OwnedFd,
     stderr: StderrTail,
@@ -66,9 +67,9 @@ pub(super) enum CallEnd {
 impl Worker {
     /// Starts a worker and waits until it is ready.
     pub(super) fn start(zygote: Arc<ZygoteLink>, forwards_stderr: bool, limit: Duration) -> Result<Self, String> {
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now().checked_add(limit);
         let mut worker = Self::fork(zygote, forwards_stderr).map_err(|error| error.to_string())?;
-        let limits = CallLimits { kill_at: Some(deadline), memory: None, cpu: None, max_reply: 64 << 10 };
+        let limits = CallLimits { kill_at: deadline, memory: None, cpu: None, max_reply: 64 << 10 };
         let why = match worker.call(&Message::default(), &limits) {
             CallEnd::Reply(ReplyKind::Ready, length) => {
                 worker.replies.remove(length);
@@ -97,19 +98,24 @@ impl Worker {
         let (stderr, writer) = StderrTail::new(forwards_stderr)?;
         let pid = zygote.fork(&theirs, &writer)?;
         // The zygote keeps the identifier until it is asked to collect the worker.
-        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(pidfd) => pidfd,
+        let group = match ProcessGroup::new(pid) {
+            Ok(group) => Arc::new(group),
             Err(error) => {
-                let _ = kill_process_group(pid, Signal::KILL);
-                return Err(error.into());
+                let _ = kill_process(pid, Signal::KILL);
+                zygote.reap_later(pid);
+                return Err(error);
             }
         };
         let replies = ReplyBuffer::default();
-        Ok(Self { pid, pidfd, socket, stderr, replies, zygote, is_collected: false, tasks: 0, luck: random::bits() })
+        Ok(Self { group, socket, stderr, replies, zygote, is_collected: false, tasks: 0, luck: random::bits() })
     }
 
     pub(super) fn pid(&self) -> Pid {
-        self.pid
+        self.group.leader()
+    }
+
+    pub(super) fn group(&self) -> &Arc<ProcessGroup> {
+        &self.group
     }
 
     /// Returns `true` if the worker waits for a request, as far as the server can see.
@@ -125,7 +131,7 @@ impl Worker {
 
     /// Returns `true` if the process has ended.
     pub(super) fn has_ended(&self) -> bool {
-        let mut events = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        let mut events = [PollFd::new(&*self.group, PollFlags::IN)];
         poll_until(&mut events, Some(Instant::now())).is_ok_and(|is_running| !is_running)
     }
 
@@ -163,7 +169,8 @@ impl Worker {
                     Next::Bad(why) => return Ok(CallEnd::BadReply(why)),
                     Next::Closed => return Ok(CallEnd::Died),
                     Next::Pending if process => return Ok(CallEnd::Died),
-                    Next::Pending => {}
+                    // The limits are checked before more is received.
+                    Next::Pending | Next::Busy => {}
                 }
             }
             if let Some(exceeded) = watch.check(self) {
@@ -175,7 +182,7 @@ impl Worker {
     fn wait(&self, writes: bool, until: Option<Instant>) -> io::Result<Ready> {
         let interest = if writes { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
         let socket = PollFd::new(&self.socket, interest);
-        let process = PollFd::new(&self.pidfd, PollFlags::IN);
+        let process = PollFd::new(&*self.group, PollFlags::IN);
         let is_ready = |event: &PollFd<'_>| !event.revents().is_empty();
         let is_readable = |event: &PollFd<'_>| event.revents().intersects(!PollFlags::OUT);
         match self.stderr.pipe() {
@@ -198,18 +205,20 @@ impl Worker {
 
     /// Receives until a reply is complete, and emits the events that come before it.
     fn next_reply(&mut self, max_reply: usize) -> io::Result<Next> {
+        let mut received = 0;
         loop {
             match self.replies.first(max_reply) {
                 Arrived::All(ReplyKind::Event, length) => {
                     if let Ok(event) = codec::decode::<RemoteEvent>(self.replies.body(length)) {
-                        trace::worker_event(self.pid.as_raw_pid(), &event);
+                        trace::worker_event(self.pid().as_raw_pid(), &event);
                     }
                     self.replies.remove(length);
                     continue;
                 }
                 Arrived::All(kind, length) => return Ok(Next::Reply(kind, length)),
                 Arrived::Bad(why) => return Ok(Next::Bad(why)),
-                Arrived::Part => {}
+                Arrived::Part if received == MAX_RECEIVED => return Ok(Next::Busy),
+                Arrived::Part => received += 1,
             }
             match self.replies.receive(&self.socket) {
                 Ok(0) | Err(Errno::CONNRESET) => return Ok(Next::Closed),
@@ -251,7 +260,7 @@ impl Worker {
 
     /// Returns how much physical memory the worker uses, in bytes.
     pub(super) fn resident_memory(&self) -> Option<u64> {
-        let statm = fs::read_to_string(format!("/proc/{}/statm", self.pid.as_raw_pid())).ok()?;
+        let statm = fs::read_to_string(format!("/proc/{}/statm", self.pid().as_raw_pid())).ok()?;
         let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
         Some(pages.saturating_mul(rustix::param::page_size() as u64))
     }
@@ -279,10 +288,14 @@ impl Worker {
             return None;
         }
         self.is_collected = true;
-        let _ = kill_process_group(self.pid, Signal::KILL);
-        let mut events = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        self.group.kill();
+        let mut events = [PollFd::new(&*self.group, PollFlags::IN)];
         let _ = poll_until(&mut events, Some(Instant::now() + END_LIMIT));
-        self.zygote.try_reap(self.pid).ok().flatten()
+        let ended = self.zygote.try_reap(self.pid()).ok()?;
+        if ended.is_none() {
+            self.zygote.reap_later(self.pid());
+        }
+        ended
     }
 }
 
@@ -325,6 +338,8 @@ enum Next {
     Bad(&'static str),
     /// The reply is not complete, and there are no more bytes at the moment.
     Pending,
+    /// The reply is not complete, and there may be more bytes.
+    Busy,
     /// The reply is not complete, and never will be.
     Closed,
 }
@@ -342,4 +357,4 @@ impl Drop for Worker {
     }
 }
 
-impl_debug!(Worker |this| { pid: this.pid.as_raw_pid(), tasks: this.tasks, .. });
+impl_debug!(Worker |this| { pid: this.pid().as_raw_pid(), tasks: this.tasks, .. });

@@ -18,8 +18,9 @@ use super::limits::CallLimits;
 use super::trace;
 use super::worker::{CallEnd, Worker};
 use super::zygote_link::ZygoteLink;
+use crate::config_error::Problem;
 use crate::debug::impl_debug;
-use crate::offload::error::OffloadErrorKind;
+use crate::offload::error::{OffloadError, OffloadErrorKind};
 use crate::offload::limiter::SharedLimiter;
 use crate::offload::process::codec::{self, Message};
 use crate::offload::process::error::{ProcessError, WorkerDeath};
@@ -27,7 +28,7 @@ use crate::offload::process::function::{self, Function};
 use crate::offload::process::settings::ProcessSettings;
 use crate::offload::process::stats::WorkerCounts;
 use crate::panic::{Panic, catch_owned};
-use crate::scope::CallerScopes;
+use crate::scope::{CallerScopes, ScopeId, WHOLE_GUARD};
 use crate::sync::{Condvar, Mutex, lock};
 
 /// How many times in a row a task tries to start a worker.
@@ -61,7 +62,14 @@ pub(in crate::offload::process) struct Call<'a> {
 
 impl WorkerSet {
     /// Returns why this process cannot have workers, if it cannot.
-    pub(in crate::offload::process) fn check_support() -> Result<(), (&'static str, &'static str)> {
+    pub(in crate::offload::process) fn check_support(settings: &ProcessSettings) -> Result<(), Problem> {
+        let initializer = settings.initializer.map(Function::of_initializer);
+        if initializer.is_some_and(|initializer| !initializer.addresses().into_iter().all(image::contains_function)) {
+            return Err((
+                "initializer",
+                "the initializer must be a function of the executable, not of a dynamic library",
+            ));
+        }
         if boot::is_prepared() {
             return Ok(());
         }
@@ -121,14 +129,10 @@ impl WorkerSet {
         }
         let mut attempts = 0;
         loop {
-            let mut worker = self.take()?;
-            if call.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            let mut worker = self.take(call, switch)?;
+            if !switch.arm(worker.group()) {
                 self.put_back(worker);
-                return Err(ProcessError::NotStarted(OffloadErrorKind::Timeout.into()));
-            }
-            if !switch.arm(worker.pid()) {
-                self.put_back(worker);
-                return Err(ProcessError::NotStarted(OffloadErrorKind::Cancelled.into()));
+                return Err(self.not_started(call, OffloadErrorKind::Cancelled));
             }
             write_header(&mut request, call, arguments_at..arguments_end);
             let limits = CallLimits {
@@ -143,9 +147,17 @@ impl WorkerSet {
             let (kind, length) = match end {
                 CallEnd::Reply(kind, length) => (kind, length),
                 // The worker was ended from outside while it was idle.
-                CallEnd::NotStarted if attempts < START_ATTEMPTS && !is_cancelled => {
+                CallEnd::NotStarted => {
+                    let death = self.end(&mut worker, Duration::ZERO);
+                    self.died.fetch_add(1, Ordering::Relaxed);
+                    trace::worker_died(&self.settings.name, None, &death);
                     attempts += 1;
-                    self.end(&mut worker, started.elapsed());
+                    if is_cancelled {
+                        return Err(self.not_started(call, OffloadErrorKind::Cancelled));
+                    }
+                    if attempts == START_ATTEMPTS {
+                        return Err(ProcessError::NoWorker { attempts, reason: death.to_string() });
+                    }
                     continue;
                 }
                 other => {
@@ -207,7 +219,7 @@ impl WorkerSet {
     }
 
     /// Takes an idle worker, or starts one.
-    fn take(self: &Arc<Self>) -> Result<Worker, ProcessError> {
+    fn take(self: &Arc<Self>, call: &Call<'_>, switch: &KillSwitch) -> Result<Worker, ProcessError> {
         loop {
             let mut state = lock(&self.state);
             state.busy += 1;
@@ -224,36 +236,56 @@ impl WorkerSet {
             self.retire(idle.worker);
         }
         self.ensure_keeper();
-        self.start(START_ATTEMPTS).inspect_err(|_| self.release_ended())
+        let started = self.start_for(call, switch);
+        started.inspect_err(|_| self.release_ended())
     }
 
-    /// Starts a worker that counts as busy already.
-    pub(super) fn start(&self, attempts: u32) -> Result<Worker, ProcessError> {
-        let mut reason = String::new();
-        for _ in 0..attempts {
-            let worker = self
-                .zygote()
-                .and_then(|zygote| Worker::start(zygote, self.settings.forwards_stderr, self.settings.start_timeout));
-            match worker {
-                Ok(worker) => {
-                    self.started.fetch_add(1, Ordering::Relaxed);
-                    return Ok(worker);
+    /// Starts a worker for a task that still wants one.
+    fn start_for(&self, call: &Call<'_>, switch: &KillSwitch) -> Result<Worker, ProcessError> {
+        let mut attempts = 1;
+        loop {
+            let left = call.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                return Err(self.not_started(call, OffloadErrorKind::Timeout));
+            }
+            if switch.is_fired() {
+                return Err(self.not_started(call, OffloadErrorKind::Cancelled));
+            }
+            match self.start(left) {
+                Ok(worker) => return Ok(worker),
+                Err(reason) if attempts == START_ATTEMPTS => {
+                    trace::worker_missing(&self.settings.name, &reason);
+                    return Err(ProcessError::NoWorker { attempts, reason });
                 }
-                Err(why) => reason = why,
+                Err(_) => attempts += 1,
             }
         }
-        trace::worker_missing(&self.settings.name, &reason);
-        Err(ProcessError::NoWorker { attempts, reason })
+    }
+
+    /// Returns the error of a task that was not sent to a worker.
+    fn not_started(&self, call: &Call<'_>, kind: OffloadErrorKind) -> ProcessError {
+        let label = Some(call.label).filter(|label| !label.is_empty()).map(|label| label.to_owned().into());
+        ProcessError::NotStarted(OffloadError::from(kind).of_task(self.settings.name.clone(), label))
+    }
+
+    /// Starts a worker that counts as busy already, within the limit of the pool and within `limit`.
+    pub(super) fn start(&self, limit: Option<Duration>) -> Result<Worker, String> {
+        let limit = limit.map_or(self.settings.start_timeout, |limit| limit.min(self.settings.start_timeout));
+        let worker = self.zygote(limit).and_then(|zygote| Worker::start(zygote, self.settings.forwards_stderr, limit));
+        if worker.is_ok() {
+            self.started.fetch_add(1, Ordering::Relaxed);
+        }
+        worker
     }
 
     /// Returns the zygote, which is started if there is none.
-    fn zygote(&self) -> Result<Arc<ZygoteLink>, String> {
+    fn zygote(&self, limit: Duration) -> Result<Arc<ZygoteLink>, String> {
         let mut zygote = lock(&self.zygote);
         if let Some(zygote) = zygote.as_ref().filter(|zygote| !zygote.is_broken()) {
             return Ok(Arc::clone(zygote));
         }
-        let ProcessSettings { clears_environment, start_timeout, .. } = self.settings;
-        let started = Arc::new(ZygoteLink::start(&self.worker_settings, clears_environment, start_timeout)?);
+        let clears_environment = self.settings.clears_environment;
+        let started = Arc::new(ZygoteLink::start(&self.worker_settings, clears_environment, limit)?);
         *zygote = Some(Arc::clone(&started));
         Ok(started)
     }
@@ -283,11 +315,12 @@ impl WorkerSet {
     }
 }
 
-/// Returns the guards and flights that the task's caller is inside, as far as the worker has them too: the statics of
-/// the program.
+/// Returns the guards that the task's caller is inside, as far as the worker has them too: the statics of the program. The
+/// numbers of keys and of runs have no meaning in another process.
 fn scopes_in_program() -> Vec<(i64, u64)> {
     let scopes = CallerScopes::capture().in_effect();
-    let scopes = scopes.into_iter().filter(|(address, _)| image::contains_static(*address));
+    let is_of_guard = |(address, number): &ScopeId| *number == WHOLE_GUARD && image::contains_static(*address);
+    let scopes = scopes.into_iter().filter(is_of_guard);
     scopes.map(|(address, number)| (function::distance(address), number)).collect()
 }
 

@@ -84,10 +84,16 @@ impl Zygote {
     /// Leaves what the process has inherited from the server. The files are closed already.
     fn prepare() -> io::Result<Self> {
         let channel = Channel::new(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?);
-        rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+        let nothing = File::options().read(true).write(true).open("/dev/null")?;
+        rustix::stdio::dup2_stdin(&nothing)?;
+        // The server may have closed its standard output. A file must not take its place.
+        if rustix::io::fcntl_getfd(rustix::stdio::stdout()).is_err() {
+            rustix::stdio::dup2_stdout(&nothing)?;
+        }
+        drop(nothing);
         let server = getppid().ok_or_else(|| io::Error::other("the server has ended"))?;
         let server = pidfd_open(server, PidfdFlags::empty())?;
-        system::ignore_broken_pipes();
+        system::restore_signals();
         [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT].into_iter().for_each(system::survive);
         lower_limit(Resource::Core, 0)?;
         raise_stack_limit();
@@ -152,9 +158,12 @@ impl Zygote {
 
     fn reap(&mut self, pid: i32) -> io::Result<Answer> {
         let pid = Pid::from_raw(pid).ok_or_else(|| io::Error::other("this is no process identifier"))?;
-        let Some(ended) = system::try_reap(pid)? else { return Ok(Answer::Running) };
+        let reaped = system::try_reap(pid);
+        if let Ok(None) = reaped {
+            return Ok(Answer::Running);
+        }
         self.children.retain(|child| *child != pid);
-        Ok(Answer::ended(ended))
+        reaped.map(|ended| ended.map_or(Answer::Running, Answer::ended))
     }
 }
 

@@ -1,6 +1,7 @@
 //! [`ZygoteLink`], a server's side of its zygote.
 
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
@@ -28,14 +29,16 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 pub(super) struct ZygoteLink {
     channel: Mutex<Channel>,
     process: Child,
-    /// An exchange has failed: the zygote has ended.
+    /// An exchange has failed: the zygote has ended, or its answers belong to other commands.
     is_broken: AtomicBool,
+    /// Workers that had not ended when they were to be collected.
+    left: Mutex<Vec<Pid>>,
 }
 
 impl ZygoteLink {
     /// Starts a zygote.
     pub(super) fn start(settings: &WorkerSettings, clears_environment: bool, limit: Duration) -> Result<Self, String> {
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now().checked_add(limit);
         let started =
             Self::execute(settings, clears_environment).map_err(|error| format!("starting a process failed: {error}"));
         let (link, mut stderr) = started?;
@@ -60,27 +63,33 @@ impl ZygoteLink {
         }
         // The zygote is in a process group of its own, so that Ctrl-C in a terminal reaches only the server, which
         // drains its pools. There is no `pre_exec` here: it would make the standard library fork this process.
-        command.arg0(format!("{}: process pool", settings.name)).env(VARIABLE, VARIABLE_VALUE).process_group(0);
+        command
+            .arg0(format!("{}: process pool", settings.name.replace('\0', "")))
+            .env(VARIABLE, VARIABLE_VALUE)
+            .process_group(0);
         command.stdin(Stdio::from(theirs)).stdout(Stdio::inherit()).stderr(Stdio::from(writer));
         let process = command.spawn()?;
-        Ok((Self { channel: Mutex::new(channel), process, is_broken: AtomicBool::new(false) }, stderr))
+        Ok((
+            Self { channel: Mutex::new(channel), process, is_broken: AtomicBool::new(false), left: Mutex::default() },
+            stderr,
+        ))
     }
 
     /// Waits until the zygote reports that it is ready, and compares its executable file with this process's.
-    fn wait_until_ready(&self, stderr: &mut StderrTail, deadline: Instant) -> Result<(), String> {
+    fn wait_until_ready(&self, stderr: &mut StderrTail, deadline: Option<Instant>) -> Result<(), String> {
         let channel = lock(&self.channel);
         loop {
             let mut events = vec![PollFd::new(&*channel, PollFlags::IN)];
             let pipe = stderr.pipe();
             events.extend(pipe.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
-            let is_late = poll_until(&mut events, Some(deadline)).map_err(|error| error.to_string())?;
+            poll_until(&mut events, deadline).map_err(|error| error.to_string())?;
             let is_answered = !events[0].revents().is_empty();
             drop(events);
             stderr.read();
             if is_answered {
                 break;
             }
-            if is_late {
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Err("the program did not become a worker in time: call worker_guard() first in main".to_owned());
             }
         }
@@ -103,6 +112,12 @@ impl ZygoteLink {
 
     /// Forks a worker, which gets its socket and its standard error.
     pub(super) fn fork(&self, socket: &OwnedFd, stderr: &OwnedFd) -> io::Result<Pid> {
+        let left = mem::take(&mut *lock(&self.left));
+        for pid in left {
+            if self.try_reap(pid)?.is_none() {
+                self.reap_later(pid);
+            }
+        }
         match self.exchange(&Command::Fork, &[socket.as_fd(), stderr.as_fd()])? {
             Answer::Forked(pid) => Pid::from_raw(pid).ok_or_else(|| unexpected(&Answer::Forked(pid))),
             other => Err(unexpected(&other)),
@@ -118,8 +133,17 @@ impl ZygoteLink {
         }
     }
 
+    /// Collects a worker that has not ended yet before the next one is forked.
+    pub(super) fn reap_later(&self, pid: Pid) {
+        lock(&self.left).push(pid);
+    }
+
     fn exchange(&self, command: &Command, descriptors: &[std::os::fd::BorrowedFd<'_>]) -> io::Result<Answer> {
         let channel = lock(&self.channel);
+        // Another thread may have broken it since this one waits for the lock.
+        if self.is_broken() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         let exchanged = channel.send(command, descriptors).and_then(|()| {
             let mut events = [PollFd::new(&*channel, PollFlags::IN)];
             let is_late = poll_until(&mut events, Some(Instant::now() + ANSWER_LIMIT))?;
