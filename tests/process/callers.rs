@@ -17,7 +17,8 @@ async fn dropped_running_task_kills_its_worker_and_frees_its_place() {
     let before = pool.run(pid, ()).await.unwrap();
     {
         let mut task = pin!(pool.run(spin, ()));
-        poll_fn(|cx| Poll::Ready(assert!(task.as_mut().poll(cx).is_pending()))).await;
+        let is_pending = poll_fn(|cx| Poll::Ready(task.as_mut().poll(cx).is_pending())).await;
+        assert!(is_pending);
         until("the task runs", || pool.stats().workers.busy == 1).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
