@@ -103,7 +103,7 @@ fn stop_early((): ()) -> String {
 
 #[tokio::test]
 async fn task_that_returns_within_the_grace_has_its_result() {
-    let pool = ProcessPool::builder("grace").workers(1).timeout(50 * MS).kill_grace(PATIENCE).build();
+    let pool = ProcessPool::builder("grace").workers(1).timeout(300 * MS).kill_grace(PATIENCE).build();
     let worker = pool.task(pid, ()).timeout(PATIENCE).await.unwrap();
     assert_eq!(pool.run(stop_early, ()).await.unwrap(), "half of it");
     assert_eq!(pool.task(pid, ()).timeout(PATIENCE).await.unwrap(), worker, "the worker was not killed");
@@ -111,12 +111,13 @@ async fn task_that_returns_within_the_grace_has_its_result() {
 
 #[tokio::test]
 async fn worker_is_killed_at_the_end_of_the_grace() {
-    let pool = ProcessPool::builder("grace").workers(1).timeout(50 * MS).kill_grace(200 * MS).build();
+    let pool = ProcessPool::builder("grace").workers(1).timeout(300 * MS).kill_grace(200 * MS).build();
+    assert!(pool.task(pid, ()).timeout(PATIENCE).await.is_ok());
     let started = Instant::now();
     let error = pool.run(spin, ()).await.unwrap_err();
     let ProcessError::Timeout(death) = &error else { panic!("{error:?}") };
     assert_eq!(death.exit(), WorkerExit::Signal(9));
-    assert!(started.elapsed() >= 250 * MS && started.elapsed() < PATIENCE, "{:?}", started.elapsed());
+    assert!(started.elapsed() >= 500 * MS && started.elapsed() < PATIENCE, "{:?}", started.elapsed());
 }
 
 #[tokio::test]

@@ -2,9 +2,8 @@
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test fails on an unexpected result")]
-#![allow(clippy::print_stderr, reason = "a task may write to its standard error")]
-#![allow(clippy::print_stdout, reason = "a test prints what it has measured")]
 #![allow(clippy::exit, reason = "a task may end its worker")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "figures, and what a worker writes")]
 
 mod callers;
 mod calls;

@@ -97,9 +97,10 @@ async fn worker_that_was_killed_while_idle_is_replaced() {
     wait_until_ended(before);
     assert_ne!(pool.run(pid, ()).await.unwrap(), before);
     // The zygote too.
-    let zygote = parent(pool.run(pid, ()).await.unwrap());
+    let worker = pool.run(pid, ()).await.unwrap();
+    let zygote = parent(worker);
     kill_process(Pid::from_raw(zygote).unwrap(), Signal::KILL).unwrap();
-    until("the zygote has ended", || !is_running(zygote)).await;
+    until("both have ended", || !is_running(zygote) && !is_running(worker)).await;
     assert_eq!(pool.run(add, (1, 2)).await.unwrap(), 3);
 }
 
@@ -277,6 +278,8 @@ fn replaced_program() {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         let worker = before.run(pid, ()).await.unwrap();
         kill_process(Pid::from_raw(parent(worker)).unwrap(), Signal::KILL).unwrap();
+        // A task that gets the worker while the system kills it would fail.
+        wait_until_ended(worker);
         assert_eq!(before.run(add, (3, 4)).await.unwrap(), 7);
         let after = ProcessPool::builder("after").workers(1).build();
         assert_eq!(after.run(add, (5, 6)).await.unwrap(), 11);

@@ -117,11 +117,13 @@ fn own_socket() -> UnixStream {
 }
 
 /// Sends bytes to the server that are no reply.
+#[expect(clippy::needless_pass_by_value, reason = "the argument of a task")]
 pub(crate) fn send_garbage(bytes: Bytes) {
     own_socket().write_all(&bytes).unwrap();
 }
 
 /// Sends bytes to the server for ever.
+#[expect(clippy::needless_pass_by_value, reason = "the argument of a task")]
 pub(crate) fn flood(bytes: Bytes) {
     let mut socket = own_socket();
     while socket.write_all(&bytes).is_ok() {}

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::trace;
 use super::worker::Worker;
 use super::worker_set::WorkerSet;
-use crate::sync::{lock, wait_timeout};
+use crate::sync::{MutexGuard, lock, wait_timeout};
 
 /// The least and the greatest time between two checks of the idle workers.
 const PERIODS: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
@@ -159,8 +159,7 @@ impl WorkerSet {
         let mut state = lock(&self.state);
         // A task may have started a worker while the keeper started one, and the total may have changed.
         if state.is_closed || state.idle.len() + state.busy > self.limiter.total() {
-            drop(state);
-            return self.retire(worker);
+            return self.retire_from(state, worker);
         }
         let now = Instant::now();
         state.busy -= 1;
@@ -170,7 +169,10 @@ impl WorkerSet {
 
     /// Ends a worker that runs no task any more, without a delay for the task.
     pub(super) fn retire(&self, worker: Worker) {
-        let mut state = lock(&self.state);
+        self.retire_from(lock(&self.state), worker);
+    }
+
+    fn retire_from(&self, mut state: MutexGuard<'_, SetState>, worker: Worker) {
         state.busy -= 1;
         state.ending += 1;
         state.used_at = Some(Instant::now());
