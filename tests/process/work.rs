@@ -117,7 +117,7 @@ pub(crate) fn send_garbage(bytes: Bytes) {
     own_socket().write_all(&bytes).unwrap();
 }
 
-/// Sends bytes to the server for ever.
+/// Sends bytes to the server forever.
 pub(crate) fn flood(bytes: Bytes) {
     let mut socket = own_socket();
     while socket.write_all(&bytes).is_ok() {}

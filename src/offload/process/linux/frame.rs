@@ -1,7 +1,7 @@
 //! The messages between a server and a worker: a header of fixed length, then a body.
 //!
-//! The worker trusts the server. The server does not trust the worker, whose memory a task may have overwritten: it
-//! checks each header, and takes memory only for bytes that have arrived.
+//! The worker trusts the server. The server does not trust the worker, whose memory a task may have overwritten. So the
+//! server checks each header, and allocates memory only in proportion to the bytes that have arrived.
 
 use std::mem;
 use std::os::fd::AsFd;
@@ -15,25 +15,25 @@ use tracing::Level;
 
 use crate::offload::process::function::Function;
 
-/// The least and the greatest number of bytes for which memory is taken before they arrive.
+/// The least and the greatest number of bytes for which memory is allocated before they arrive.
 const SMALL: usize = 4 << 10;
 const CHUNK: usize = 1 << 20;
-/// How long a panic, an event or an error may be, also if a result must be shorter. A worker truncates its texts.
+/// The greatest length of a panic, an event or an error, even if `max_reply` is smaller. A worker truncates its texts.
 const MAX_NOTICE: usize = 64 << 10;
-/// How much memory is kept for the next reply.
+/// How much memory is kept for the next reply, in bytes.
 const KEPT: usize = 32 << 20;
 
-/// What comes first in a request. The rest is a [`RequestMeta`], unless its length is 0, and the arguments.
+/// The start of a request. A [`RequestMeta`] follows, unless its length is 0, and then the arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RequestHeader {
     pub(super) function: [u8; Function::LENGTH],
-    /// How long the caller waits.
+    /// How long the caller still waits.
     pub(super) budget: Option<Duration>,
-    /// The greatest level of `tracing` events that the server wants, from 1 for errors to 5. 0 for none.
+    /// The greatest level of `tracing` events that the server wants, from 1 for errors to 5, or 0 for no events.
     pub(super) level: u8,
     pub(super) meta_length: u64,
     pub(super) arguments_length: u64,
-    /// How many attachments there are. The length of each follows the arguments, and their bytes come last.
+    /// The number of attachments. The lengths of all attachments follow the arguments, and then their bytes.
     pub(super) attachments: u32,
 }
 
@@ -65,16 +65,16 @@ impl RequestHeader {
     }
 }
 
-/// What the worker knows of a task, besides its function and its arguments.
+/// The details of a task that the worker needs besides its function and its arguments.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct RequestMeta {
     /// Empty if the task has no label.
     pub(super) label: String,
-    /// The guards and flights that the task's caller is inside: the distance of each, and a number within it.
+    /// The guards that the task's caller is inside: for each, the distance of its address, and the number of its scope.
     pub(super) scopes: Vec<(i64, u64)>,
 }
 
-/// What a reply is.
+/// The kind of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum ReplyKind {
@@ -84,11 +84,11 @@ pub(super) enum ReplyKind {
     Done = 2,
     /// A [`RemotePanic`].
     Panicked = 3,
-    /// A text: the arguments or the result can't be converted.
+    /// A text that says why the arguments or the result can't be converted.
     Codec = 4,
-    /// A [`RemoteEvent`]. The task goes on.
+    /// A [`RemoteEvent`]. The task continues.
     Event = 5,
-    /// An attachment of the result that follows.
+    /// An attachment of a result that comes later.
     Attachment = 6,
 }
 
@@ -102,7 +102,7 @@ pub(super) struct RemotePanic {
 /// A `tracing` event in a worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct RemoteEvent {
-    /// From 1 for errors to 5.
+    /// The level, from 1 for errors to 5.
     pub(super) level: u8,
     pub(super) target: String,
     pub(super) message: String,
@@ -110,7 +110,7 @@ pub(super) struct RemoteEvent {
     pub(super) fields: String,
 }
 
-/// Shortens a text that is no result, so that it is no longer than a reply may be.
+/// Shortens a text of a panic or an event, so that the reply stays within [`MAX_NOTICE`].
 pub(super) fn truncate(text: &mut String) {
     const LONGEST: usize = 16 << 10;
     if text.len() > LONGEST {
@@ -120,7 +120,7 @@ pub(super) fn truncate(text: &mut String) {
     }
 }
 
-/// Returns the number of a level: from 1 for errors to 5.
+/// Returns the number of a level, from 1 for errors to 5.
 pub(super) fn level_number(level: Level) -> u8 {
     match level {
         Level::ERROR => 1,
@@ -131,7 +131,7 @@ pub(super) fn level_number(level: Level) -> u8 {
     }
 }
 
-/// The length of the header of a reply: its kind, and the length of its body.
+/// The length of a reply's header, which has the kind of the reply and the length of its body.
 pub(super) const REPLY_HEADER: usize = 1 + 8;
 
 pub(super) fn reply_header(kind: ReplyKind, length: usize) -> [u8; REPLY_HEADER] {
@@ -144,16 +144,16 @@ pub(super) fn reply_header(kind: ReplyKind, length: usize) -> [u8; REPLY_HEADER]
 /// The replies of one worker while they arrive.
 #[derive(Debug, Default)]
 pub(super) struct ReplyBuffer {
-    /// What has arrived and is no attachment.
+    /// The bytes that have arrived, without those of attachments.
     bytes: Vec<u8>,
-    /// An attachment that has not arrived completely, and its length.
+    /// An attachment that has not arrived completely, and its full length.
     attaching: Option<(Vec<u8>, usize)>,
     attachments: Vec<Bytes>,
-    /// How many bytes the attachments have together.
+    /// The total length of the attachments, with their headers.
     attached: usize,
 }
 
-/// What is known of the first reply in the buffer.
+/// The state of the first reply in the buffer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Arrived {
     /// More bytes must arrive.
@@ -164,8 +164,8 @@ pub(super) enum Arrived {
 }
 
 impl ReplyBuffer {
-    /// Receives bytes. Returns how many, and 0 at the end. Memory is taken for a chunk, or for as much as has arrived
-    /// already.
+    /// Receives bytes. Returns the number of bytes, which is 0 at the end. Allocates memory for a chunk at most, or for
+    /// as many bytes as have arrived already.
     pub(super) fn receive(&mut self, socket: impl AsFd) -> rustix::io::Result<usize> {
         let (bytes, missing) = match &mut self.attaching {
             Some((bytes, length)) => {
@@ -185,7 +185,8 @@ impl ReplyBuffer {
         Ok(received)
     }
 
-    /// Examines the first reply that is no attachment. Bodies and attachments above `max_body` are bad.
+    /// Examines the first reply that is no attachment. A body is bad if it is longer than `max_body`, together with its
+    /// attachments.
     pub(super) fn first(&mut self, max_body: usize) -> Arrived {
         loop {
             if self.attaching.is_some() {
@@ -201,7 +202,7 @@ impl ReplyBuffer {
                 6 => ReplyKind::Attachment,
                 _ => return Arrived::Bad("no reply begins like this"),
             };
-            // Attachments take memory for their bookkeeping too.
+            // `attached` counts a header for each attachment, so that empty attachments reach the limit too.
             let max_body = match kind {
                 ReplyKind::Done | ReplyKind::Attachment => max_body.saturating_sub(self.attached),
                 _ => max_body.max(MAX_NOTICE),
@@ -225,7 +226,7 @@ impl ReplyBuffer {
         }
     }
 
-    /// Takes the attachment out if it is complete.
+    /// Moves the arriving attachment to the others if it is complete.
     fn end_attachment(&mut self) {
         if let Some((mut bytes, length)) = self.attaching.take_if(|(bytes, length)| bytes.len() >= *length) {
             self.bytes.extend(bytes.drain(length..));
@@ -244,19 +245,19 @@ impl ReplyBuffer {
         mem::take(&mut self.attachments)
     }
 
-    /// Removes the first reply, which is complete and has a body of this length. Gives back memory that few replies
-    /// need.
+    /// Removes the first reply, which is complete and has a body of this length. Frees memory above [`KEPT`], which few
+    /// replies need.
     pub(super) fn remove(&mut self, length: usize) {
         self.bytes.drain(..REPLY_HEADER + length);
         self.bytes.shrink_to(KEPT);
     }
 
-    /// Returns `true` if something has arrived that belongs to no reply that was removed.
+    /// Returns `true` if the buffer has bytes or attachments after the replies that were removed.
     pub(super) fn has_rest(&self) -> bool {
         !self.bytes.is_empty() || self.attaching.is_some() || !self.attachments.is_empty()
     }
 
-    /// Returns the kind and the length of the first body, once its header has arrived.
+    /// Returns the kind of the first reply and the length of its body, if the header has arrived.
     fn header(&self) -> Option<(u8, usize)> {
         let header = self.bytes.get(..REPLY_HEADER)?;
         Some((header[0], usize::try_from(number(&header[1..])).unwrap_or(usize::MAX)))
@@ -283,7 +284,7 @@ mod tests {
 
     const MAX_BODY: usize = 3 * CHUNK;
 
-    /// Sends bytes in pieces until the first reply is complete or bad. Returns what is known of it.
+    /// Sends bytes in pieces until the first reply is complete or bad. Returns the state of that reply.
     fn send(buffer: &mut ReplyBuffer, bytes: &[u8], piece: usize) -> Arrived {
         let (mut worker, server) = UnixStream::pair().unwrap();
         server.set_nonblocking(true).unwrap();
@@ -363,7 +364,7 @@ mod tests {
         }
     }
 
-    /// `ONELANE_FUZZ_CASES=10000000` runs as many cases.
+    /// The variable `ONELANE_FUZZ_CASES` sets the number of cases.
     #[test]
     fn mutated_replies_neither_panic_nor_take_memory() {
         type Value = (String, Vec<u64>, Option<Attachment>);
@@ -414,7 +415,7 @@ mod tests {
                 }
             }
             assert!(capacity(&buffer) <= bytes.len() + 2 * CHUNK, "{}", capacity(&buffer));
-            // What the buffer has not read belongs to no other case.
+            // Bytes that the buffer has not read must not reach the next case.
             while rustix::io::read(&server, &mut [0; 4_096]).is_ok() {}
         }
         assert!(outcomes.iter().all(|outcome| *outcome > cases / 50), "{outcomes:?}");
