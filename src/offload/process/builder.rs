@@ -133,8 +133,8 @@ impl ProcessPoolBuilder {
     }
 
     /// Sets how many workers wait for tasks at any time, within the number of [workers](Self::workers). A thread of the
-    /// pool starts these workers one after the other, from [`build`](Self::build) on, and when others get tasks, crash or
-    /// end. If a worker can't be started, or dies while it waits, the pool tries again after a pause of 1 s at first
+    /// pool starts these workers one after the other, from [`build`](Self::build) on, and when others get tasks, crash
+    /// or end. If a worker can't be started, or dies while it waits, the pool tries again after a pause of 1 s at first
     /// and 60 s at most. Use this if the [initializer](Self::initializer) takes long. Must not be above the number of
     /// workers. Default: 0, so that a worker is started when a task finds none idle.
     pub fn min_idle(mut self, workers: usize) -> Self {

@@ -13,7 +13,7 @@
 //! |---|---|
 //! | a task crashes or calls `exit` | it fails with [`WorkerDied`](ProcessError::WorkerDied); other tasks continue |
 //! | a task panics | it fails with [`Panicked`](ProcessError::Panicked); its worker continues |
-//! | a task exceeds its `timeout` | it fails with [`Timeout`](ProcessError::Timeout); its worker is killed, after `kill_grace` |
+//! | a task exceeds its `timeout` and `kill_grace` | it fails with [`Timeout`](ProcessError::Timeout) |
 //! | a task uses more processor time than `cpu_limit` | it fails with [`CpuLimit`](ProcessError::CpuLimit) |
 //! | a task uses more memory than `memory_limit` | it fails with [`MemoryLimit`](ProcessError::MemoryLimit) |
 //! | the caller drops a task that has not started | its function is never called |
@@ -24,8 +24,9 @@
 //! | the server ends, even by `SIGKILL` | the workers are killed |
 //! | the pool is closed | queued tasks fail, running ones continue, idle workers end |
 //!
-//! By default a task has no limits. Set [`timeout`](ProcessPoolBuilder::timeout) and
-//! [`memory_limit`](ProcessPoolBuilder::memory_limit) for code that may hang or take all memory.
+//! A worker whose task exceeds a limit is killed. By default a task has no limits. Set
+//! [`timeout`](ProcessPoolBuilder::timeout) and [`memory_limit`](ProcessPoolBuilder::memory_limit) for code that may
+//! hang or take all memory.
 //!
 //! # What a function may do
 //!
