@@ -1,18 +1,18 @@
-//! Routes that crash, loop for ever and take all memory, in the worker processes of a `ProcessPool`, in axum.
+//! Routes that crash, loop forever and take all memory, in the worker processes of a `ProcessPool`, in axum.
 //!
 //! Run it: `cargo run --example axum_crash`, on Linux. `PORT` (default 3000; 0 picks a free port) sets the port.
 //! `HOLD_MS` (default 2000) sets the time limit of a request.
 //!
 //! ```text
-//! curl localhost:3000/segfault  # 500: the worker has crashed, as by a bug in a C library
-//! curl localhost:3000/loop      # 504 after two seconds: the worker was killed; with Ctrl+C in curl, it is killed at once
-//! curl localhost:3000/allocate  # 500: the worker has reached its memory limit
+//! curl localhost:3000/segfault  # 500: the worker crashed, as it would with a bug in a C library
+//! curl localhost:3000/loop      # 504 after two seconds: the worker was killed; Ctrl+C in curl kills it at once
+//! curl localhost:3000/allocate  # 500: the worker reached its memory limit
 //! curl localhost:3000/panic     # 500: the worker continues
-//! curl localhost:3000/          # hello, also while the others run
-//! curl localhost:3000/stats     # how many workers there are, how many died, how many were killed
+//! curl localhost:3000/          # hello, even while the other requests run
+//! curl localhost:3000/stats     # the numbers of workers that exist, died, and were killed
 //! ```
 //!
-//! The server prints why a request has failed. Its client learns only that it has.
+//! The server prints why a request failed. The client learns only that the request failed.
 
 #![allow(clippy::print_stdout, reason = "the example shows what happens on stdout")]
 

@@ -79,8 +79,8 @@
 //! | `serde` | `Serialize` for statistics, statuses and reports, and for what these contain (implied by the adapters) |
 //! | `full` | all of the above |
 //!
-//! With `offload`, the features `axum` and `actix-web` include handlers that run on a pool, with `cpu` also `cpu_handler`,
-//! and with `process` also `process_handler`. With `background`, they include probe routes.
+//! With `offload`, the features `axum` and `actix-web` include handlers that run on a pool, with `cpu` also
+//! `cpu_handler`, and with `process` also `process_handler`. With `background`, they include probe routes.
 //!
 //! # More
 //!
@@ -100,7 +100,7 @@
         unreachable_pub,
         unused_imports,
         unused_macros,
-        reason = "each feature and each system uses only a part of the shared modules, and links may lead to missing items"
+        reason = "each feature and system uses only a part of the shared modules, and links may lead to missing items"
     )
 )]
 

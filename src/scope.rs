@@ -29,7 +29,7 @@ thread_local! {
 /// The address does not change in the meantime, as permits borrow the guard or share ownership of it.
 pub(crate) type ScopeId = (usize, u64);
 
-/// The number of a guard without keys, whose id is its address. No key and no run has this number.
+/// The number of a guard without keys, which its address alone identifies. No key and no run has this number.
 pub(crate) const WHOLE_GUARD: u64 = u64::MAX;
 
 /// Where the innermost frame is. Most code runs inside one guard at most, and does not need [`STACK`].
@@ -277,7 +277,8 @@ impl CallerScopes {
         found.into_inner()
     }
 
-    /// Returns the scopes of a caller in another process. They are in effect until the second value is dropped.
+    /// Returns the scopes of a caller in another process. The scopes are in effect until the returned `Hold` is
+    /// dropped.
     pub(crate) fn of(ids: Vec<ScopeId>) -> (Self, Hold) {
         let hold = Arc::default();
         let scopes = ids.into_iter().map(|id| CapturedScope { id, hold: Arc::downgrade(&hold) }).collect();

@@ -1,6 +1,7 @@
-//! What it costs to run work in another process, beside procspawn. Ids are `group/variant`; the goals are ratios.
+//! The cost of work in another process, beside procspawn. Ids are `group/variant`; the goals are ratios.
 //!
-//! `cargo bench -p onelane-benches-process`, and for Python's pools `python3 benches/process/peers.py`
+//! Run it: `cargo bench -p onelane-benches-process`. `peers.py` measures Python's process pools; its header has the
+//! command.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ fn next(n: u64) -> u64 {
     n + 1
 }
 
-/// One caller, one small task at a time.
+/// One caller submits one small task at a time.
 fn round_trip(c: &mut Criterion) {
     let mut group = c.benchmark_group("round_trip");
     let pool = ProcessPool::builder("round_trip").workers(1).build();
@@ -94,7 +95,7 @@ fn payload_16m(c: &mut Criterion) {
     pool.shutdown();
 }
 
-/// 64 callers, 2 workers. Reports the time per task.
+/// 64 callers share 2 workers. Reports the time per task.
 fn in_flight_64(c: &mut Criterion) {
     const CALLERS: u64 = 64;
     let mut group = c.benchmark_group("in_flight_64");
@@ -157,7 +158,7 @@ criterion_group! {
 }
 
 fn main() {
-    // Workers of procspawn begin here. Those of onelane never run `main`.
+    // Workers of procspawn begin here. Workers of onelane never run `main`.
     procspawn::init();
     benches();
     Criterion::default().configure_from_args().final_summary();

@@ -12,7 +12,7 @@
 //! curl localhost:3000/ping-async         # Hello Hello Goodbye Goodbye: an async wait does not block it
 //! curl localhost:3000/ping-run-blocking  # the same, with a blocking wait in run_blocking
 //! curl localhost:3000/ping-sync          # the same, with a handler that blocks as a whole: a `def` endpoint
-//! curl localhost:3000/ping-process       # the same, in another process, which may even crash (Linux)
+//! curl localhost:3000/ping-process       # the same, in a worker process, which may even crash (Linux)
 //! curl localhost:3000/slow               # twice, then localhost:3000/ in a third terminal: that request has to wait
 //! curl localhost:3000/sync-slow          # the same, but that request does not wait
 //! curl localhost:3000/stats              # running and queued tasks of both pools: run_blocking uses "default"

@@ -34,7 +34,7 @@ impl<S: PermitSource> RemoteWait<S> {
         began: Option<Instant>,
     ) -> Result<Self, AcquireError> {
         let source = permit.source();
-        // The caller's permit is one of another process, which waits for a task of a process pool in this one.
+        // The caller is a task in a worker process. The server holds the permit while it waits for this task.
         if source.is_inside() {
             return Err(refuse_as(source, AcquireErrorKind::WouldDeadlock));
         }

@@ -7,6 +7,7 @@
 //! | a computation that takes longer than about 100 µs | [`run_cpu`] |
 //! | either, with a label, a priority, time limits, cancellation | [`BlockingPool::task`], [`CpuPool::task`] |
 //! | work that must not occupy the threads of all other work | a new [`BlockingPool`] or [`CpuPool`] |
+//! | code that may crash, hang or take all memory | a [`ProcessPool`](crate::ProcessPool), with worker processes |
 //! | a response from a blocking iterator | [`stream_blocking`], [`BlockingPool::stream`] |
 //! | reading a stream in code that blocks | [`iter_from_stream`] |
 //! | running async code from a thread | [`from_thread`] |

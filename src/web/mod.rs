@@ -81,7 +81,7 @@
 //! | [`NoRuntime`](crate::offload::OffloadErrorKind::NoRuntime): a bug in the service | 500 | <span id="no-runtime">`no-runtime`</span> | |
 //! | [`WouldDeadlock`](crate::offload::OffloadErrorKind::WouldDeadlock): a bug in the service | 500 | `would-deadlock` | |
 //!
-//! When a process pool has no result ([`ProcessError`](crate::ProcessError)):
+//! When a task of a process pool has no result ([`ProcessError`](crate::ProcessError)):
 //!
 //! | error | status | `type` | `Retry-After` |
 //! |---|---|---|---|
@@ -92,9 +92,10 @@
 //! | [`NoWorker`](crate::ProcessError::NoWorker) | 503 | <span id="no-worker">`no-worker`</span> | |
 //! | [`Cancelled`](crate::ProcessError::Cancelled) by the service | 503 | `cancelled` | |
 //! | any other: a crash, a bad reply, values that can't be converted | 500 | <span id="failed">`failed`</span> | |
-//! | its response is a stream, or needs the request: a bug in the service | 500 | `answer-broken` | |
+//! | none: the response is a stream, or needs the request: a bug in the service | 500 | `answer-broken` | |
 //!
-//! The text of a refusal contains nothing of what a worker wrote or panicked with. The reason of the refusal does.
+//! The text of a refusal contains neither what the worker wrote nor the message of its panic. The reason of the refusal
+//! contains both.
 //!
 //! The 504 is also the response of work that [stops](crate::offload::Cancelled) because of its timeout. It has no
 //! `Retry-After`, because the same request would take as long again.
@@ -118,7 +119,8 @@
 //!
 //! An [`AcquireError`](crate::AcquireError), a [`FlightError`](crate::FlightError), an
 //! [`OffloadError`](crate::OffloadError) or a [`ProcessError`](crate::ProcessError) that a handler returns becomes the
-//! same response, in axum and in actix-web. If a flight's work failed, its error determines the response: see [`FlightError`](crate::FlightError).
+//! same response, in axum and in actix-web. If a flight's work failed, its error determines the response: see
+//! [`FlightError`](crate::FlightError).
 //!
 //! # Shared responses
 //!
@@ -212,8 +214,10 @@
 //! nothing is read ahead. So in axum, a [`WatchedListener`](axum::WatchedListener) is needed where no extractor has
 //! read a large body. A function that has begun can't be stopped, but it can
 //! [see](crate::offload::TaskContext::current) that its client has disconnected. Behind a guard, the function keeps its
-//! permit until it returns. Only a function in a worker process ([`ProcessHandler`]) is stopped, also behind a guard if
-//! the server watches the connection; its permit is released once the worker has ended.
+//! permit until it returns.
+//!
+//! Only a function in a worker process ([`ProcessHandler`]) is stopped, because the worker is killed. Behind a guard,
+//! this needs a server that watches the connection, and the permit is released once the worker has ended.
 
 //! # Time limits
 //!

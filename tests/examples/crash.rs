@@ -37,7 +37,7 @@ async fn each_fault_ends_one_request_and_the_server_explains_it() {
         let (status, body) = status(&example, path).await;
         assert_eq!(status, expected, "{path}: {body}");
         example.wait_for(printed).await;
-        assert!(!body.contains(printed), "{path}: the client learns nothing of it: {body}");
+        assert!(!body.contains(printed), "{path}: the client learns nothing about the fault: {body}");
         is_responsive(&example).await;
     }
     let stats = example.stats().await;

@@ -1,4 +1,4 @@
-//! What may be called, and with what.
+//! Functions that may be called, and values that may be sent.
 
 use std::collections::BTreeMap;
 use std::thread;

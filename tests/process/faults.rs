@@ -43,7 +43,7 @@ async fn fault_fails_its_task_and_no_other() {
         assert!(running.await.is_ok(), "{fault:?}");
         let results = join_all(queued).await.into_iter().map(Result::unwrap);
         assert!(results.eq(1..7), "{fault:?}");
-        // Both workers are there again.
+        // The pool has two workers again.
         let both = join_all([0, 1].map(|_| pool.run(sleep_ms, 30))).await;
         assert_ne!(both[0].as_ref().unwrap(), both[1].as_ref().unwrap());
     }

@@ -68,7 +68,7 @@ fn warm_workers_wait_before_the_first_task_and_are_replaced() {
     assert!(matches!(error, ProcessError::WorkerDied(_)), "{error:?}");
     wait_until_idle(&pool, 2);
     assert_eq!(pool.stats().workers.started, 3);
-    // One that dies while it is idle, too.
+    // A worker that dies while it is idle is also replaced.
     let worker = runtime.block_on(pool.run(pid, ())).unwrap();
     signal(worker, Signal::KILL);
     wait_until_ended(worker);
@@ -79,12 +79,12 @@ fn warm_workers_wait_before_the_first_task_and_are_replaced() {
     }
     wait_until_idle(&pool, 2);
     assert_eq!(pool.stats().workers.died, 2);
-    // They outlive the time limit of idle workers.
+    // Workers of `min_idle` outlive `idle_timeout`.
     thread::sleep(300 * MS);
     assert_eq!((pool.stats().workers.idle, pool.stats().workers.started), (2, 4));
 }
 
-/// Where the workers of a process note that they have started.
+/// Returns the file in which the workers of a process note that they have started.
 fn attempts(process: i32) -> PathBuf {
     std::env::temp_dir().join(format!("onelane-attempts-{process}"))
 }
@@ -131,7 +131,7 @@ fn warm_workers_that_die_at_start_are_no_fork_loop() {
     }
     thread::sleep(Duration::from_millis(1_500));
     let attempts = fs::read_to_string(&path).unwrap().lines().count();
-    // One at first, one a second later, and on a slow machine perhaps a third.
+    // One attempt at first, one a second later, and on a slow machine perhaps a third.
     assert!((1..=3).contains(&attempts), "{attempts}");
     assert_eq!(pool.stats().workers.started, 0);
     drop(pool);
@@ -155,7 +155,7 @@ async fn closing_a_pool_waits_for_no_process() {
     let pool = ProcessPool::builder("stuck").workers(1).build();
     let worker = pool.run(pid, ()).await.unwrap();
     let zygote = parent(worker);
-    // The zygote collects no worker now.
+    // A zygote that is stopped collects no worker.
     signal(zygote, Signal::STOP);
     let (sender, receiver) = mpsc::channel();
     let thread = thread::spawn(move || {
@@ -163,7 +163,7 @@ async fn closing_a_pool_waits_for_no_process() {
         drop(pool);
         sender.send(()).unwrap();
     });
-    // A thread that waits for the zygote gives up after 5 s.
+    // A thread that waits for the zygote returns after 5 s.
     let is_closed = receiver.recv_timeout(Duration::from_secs(3));
     signal(zygote, Signal::CONT);
     assert!(is_closed.is_ok(), "the thread that closes the pool waits for a process");

@@ -1,4 +1,4 @@
-//! What remains of workers, and what they inherit.
+//! The processes that workers leave behind, and what workers inherit.
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -96,7 +96,7 @@ async fn worker_that_was_killed_while_idle_is_replaced() {
     kill_process(Pid::from_raw(before).unwrap(), Signal::KILL).unwrap();
     wait_until_ended(before);
     assert_ne!(pool.run(pid, ()).await.unwrap(), before);
-    // The zygote too.
+    // A zygote that was killed is also replaced.
     let worker = pool.run(pid, ()).await.unwrap();
     let zygote = parent(worker);
     kill_process(Pid::from_raw(zygote).unwrap(), Signal::KILL).unwrap();
@@ -130,7 +130,7 @@ fn memory_of_many_tasks() {
     });
 }
 
-/// Returns how many threads of this process look after a pool.
+/// Returns how many threads of this process are keepers of a pool.
 fn keepers() -> usize {
     let threads = fs::read_dir("/proc/self/task").unwrap().flatten();
     let names = threads.map(|thread| fs::read_to_string(thread.path().join("comm")).unwrap_or_default());
@@ -141,7 +141,7 @@ const TASKS: &str = "ONELANE_TEST_PROCESS_TASKS";
 
 #[test]
 fn memory_of_server_and_worker_stays_the_same() {
-    // The other tests of this process need memory too.
+    // The measurement has a process of its own, because the other tests of this process need memory too.
     let mut command = Command::new(env::current_exe().unwrap());
     let tasks = env::var(TASKS).unwrap_or_else(|_| "20000".to_owned());
     command.args(["--exact", "processes::memory_of_many_tasks", "--nocapture"]).env(TASKS, tasks);
@@ -153,7 +153,7 @@ fn memory_of_server_and_worker_stays_the_same() {
 
 const SERVER: &str = "ONELANE_TEST_PROCESS_SERVER";
 
-/// The program of the tests below: a server whose pool runs a task for ever.
+/// The program of the tests below: a server whose pool runs a task forever.
 #[test]
 fn server() {
     if env::var(SERVER).is_err() {
@@ -166,7 +166,7 @@ fn server() {
         let worker = pool.run(pid, ()).await.unwrap();
         let hanging = pool.task(start_child_and_hang, ()).start().unwrap();
         until("the task runs", || pool.stats().workers.busy == 1).await;
-        // The test harness has begun a line.
+        // The test harness has already begun a line.
         println!("\nworker {worker}");
         println!("zygote {}", parent(worker));
         println!("listening on http://{}", listener.local_addr().unwrap());
@@ -201,7 +201,7 @@ async fn killed_server_leaves_no_worker_and_a_free_port() {
 
 const BLOCKED: &str = "ONELANE_TEST_BLOCKED";
 
-/// The program of the test below, whose parent has ignored and closed what a worker needs.
+/// The program of the test below, whose parent ignores signals and closes files that a worker needs.
 #[test]
 fn crippled_program() {
     if env::var(BLOCKED).is_err() {

@@ -33,7 +33,7 @@ async fn recycling_under_load_loses_no_task() {
         *tasks_of_workers.entry(worker).or_default() += 1;
     }
     assert!(tasks_of_workers.values().all(|tasks| *tasks <= 20), "{tasks_of_workers:?}");
-    // The last ones have run fewer.
+    // The last workers have run fewer tasks.
     let full = tasks_of_workers.values().filter(|tasks| **tasks >= 18);
     assert!(full.clone().count() >= tasks_of_workers.len() - 2, "{tasks_of_workers:?}");
     assert!(full.collect::<BTreeSet<_>>().len() > 1, "all have run the same number: {tasks_of_workers:?}");

@@ -20,7 +20,7 @@ fn builder(sandbox: Sandbox) -> ProcessPoolBuilder {
     ProcessPool::builder("sandbox").workers(1).forward_stderr(false).sandbox(sandbox)
 }
 
-/// What a task could not do. `None` stands for success.
+/// The error with which the system refused an operation, or `None` if the operation succeeded.
 type Refusal = Option<String>;
 
 fn refusal<T>(result: std::io::Result<T>) -> Refusal {
@@ -47,7 +47,7 @@ fn denied() -> Refusal {
     Some(format!("{:?}", ErrorKind::PermissionDenied))
 }
 
-/// Returns `true` if the kernel restricts files. Where it does not, a sandbox that needs it must refuse to work.
+/// Returns `true` if the kernel restricts files. Where it does not, a required sandbox must run no task.
 async fn restricts_files() -> bool {
     match builder(Sandbox::required()).build().run(add, (1, 2)).await {
         Ok(sum) => sum == 3,
@@ -75,7 +75,7 @@ async fn files_outside_of_the_paths_are_refused() {
     assert_eq!(pool.run(read, kept.clone()).await.unwrap(), None);
     assert_eq!(pool.run(write, new.clone()).await.unwrap(), None);
     assert_eq!(pool.run(|path: PathBuf| refusal(fs::remove_file(path)), new).await.unwrap(), None);
-    // A single file, too.
+    // A path may also lead to a single file.
     let pool = builder(Sandbox::best_effort().read(&kept)).build();
     assert_eq!(pool.run(read, kept).await.unwrap(), None);
     assert_eq!(pool.run(read, secret).await.unwrap(), expected);

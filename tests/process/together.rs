@@ -86,7 +86,7 @@ async fn stream_of_tasks_keeps_its_order() {
     assert!(sums.into_iter().eq(1..51));
 }
 
-/// Notes events: the level, the fields, and the innermost span.
+/// Records events: the level, the fields, and the innermost span.
 #[derive(Clone, Default)]
 struct Notes(Arc<Mutex<Vec<String>>>);
 
@@ -131,7 +131,7 @@ async fn events_of_a_worker_appear_in_the_span_of_its_caller() {
     let events = taken();
     assert_eq!(sorted(&events), sorted(&expected), "{events:#?}");
 
-    // The last words of a worker that dies are not lost.
+    // Events that a worker emits before it dies are not lost.
     assert!(pool.run(report, Fault::Segfault).await.is_err());
     let events = taken();
     assert!(events.iter().filter(|event| event.contains("event of a worker")).count() == 2, "{events:#?}");

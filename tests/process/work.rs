@@ -122,7 +122,7 @@ pub(crate) fn send_garbage(bytes: Bytes) {
     own_socket().write_all(&bytes).unwrap();
 }
 
-/// Sends bytes to the server for ever.
+/// Sends bytes to the server forever.
 #[expect(clippy::needless_pass_by_value, reason = "the argument of a task")]
 pub(crate) fn flood(bytes: Bytes) {
     let mut socket = own_socket();

@@ -178,7 +178,7 @@ impl OffloadError {
         self
     }
 
-    /// Replaces the kind, and keeps the details.
+    /// Replaces the kind and keeps the details.
     #[cfg(feature = "process")]
     pub(crate) fn with_kind(mut self, kind: OffloadErrorKind) -> Self {
         self.0.kind = kind;

@@ -22,7 +22,7 @@ impl CallerContext {
         Self { trace: CallerTrace::capture(), scopes: CallerScopes::capture(), runtime: None }
     }
 
-    /// Returns the context of work whose caller is another process, in these scopes.
+    /// Returns the context of work whose caller is in another process, inside these scopes.
     #[cfg(feature = "process")]
     pub(crate) fn inside(scopes: CallerScopes) -> Self {
         Self { scopes, ..Self::default() }

@@ -7,18 +7,18 @@ use bytes::Bytes;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Shorter attachments are part of the message.
+/// The least length of an attachment that travels beside the message, in bytes. A shorter one is part of the message.
 pub(super) const MIN_BESIDE: usize = 16 << 10;
 
 thread_local! {
-    /// The attachments of the message that this thread converts, if it converts one.
+    /// The attachments of the message that this thread is converting, if any.
     static BESIDE: RefCell<Option<Vec<Bytes>>> = const { RefCell::new(None) };
 }
 
-/// Bytes that go to a worker, or come back from it, as they are: an image, a file, a buffer.
+/// Bytes that are sent to a worker, or back from it, without a conversion: an image, a file, a buffer.
 ///
-/// In another type the bytes are copied into the message and out of it, and those of a `Vec<u8>` one by one. An
-/// attachment is written to the socket from where it is, and becomes the [`Bytes`] of the receiver. It may be a part of
+/// Other types are copied into the message and out of it, and a `Vec<u8>` is copied byte by byte. A large attachment is
+/// written to the socket from its own memory, and becomes the [`Bytes`] of the receiver. An attachment may be a part of
 /// any type:
 ///
 /// ```
@@ -38,7 +38,7 @@ thread_local! {
 /// # }
 /// ```
 ///
-/// In other formats of serde, an attachment is a byte array.
+/// In other formats of serde, an attachment is serialized as a byte array.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Attachment(pub Bytes);
 
@@ -50,18 +50,18 @@ enum Attached {
     Beside(u32),
 }
 
-/// Converts a value to bytes, and returns the attachments that belong beside them.
+/// Calls `convert`, which converts a value to bytes. Returns the attachments that travel beside the bytes.
 pub(super) fn collect<T>(convert: impl FnOnce() -> T) -> (T, Vec<Bytes>) {
     with_beside(Vec::new(), convert)
 }
 
-/// Converts bytes to a value that has these attachments.
+/// Calls `convert`, which converts bytes to a value that contains `attachments`.
 pub(super) fn provide<T>(attachments: Vec<Bytes>, convert: impl FnOnce() -> T) -> T {
     with_beside(attachments, convert).0
 }
 
 fn with_beside<T>(attachments: Vec<Bytes>, convert: impl FnOnce() -> T) -> (T, Vec<Bytes>) {
-    /// The code of the user may panic, and may convert values of its own in another pool.
+    /// Restores the outer conversion, since user code may panic here, and may send values to another pool.
     struct Restore(Option<Vec<Bytes>>);
     impl Drop for Restore {
         fn drop(&mut self) {
@@ -78,7 +78,7 @@ fn with_beside<T>(attachments: Vec<Bytes>, convert: impl FnOnce() -> T) -> (T, V
 
 impl Serialize for Attachment {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // A value that is part of the message may be text of another format.
+        // A value of the message may contain an attachment that it serializes in another format.
         if serializer.is_human_readable() || BESIDE.with_borrow(Option::is_none) {
             return serializer.serialize_bytes(&self.0);
         }
@@ -102,7 +102,7 @@ impl<'de> Deserialize<'de> for Attachment {
             Attached::Inside(bytes) => return Ok(Self(bytes)),
             Attached::Beside(index) => index as usize,
         };
-        // Two values never have the same attachment.
+        // Each attachment belongs to one value, so it is moved out.
         let taken = BESIDE.with_borrow_mut(|beside| beside.as_mut()?.get_mut(index).map(std::mem::take));
         taken.map(Self).ok_or_else(|| D::Error::custom("an attachment is missing"))
     }
@@ -169,7 +169,7 @@ mod tests {
     fn other_formats_have_byte_arrays() {
         let text = serde_json::to_string(&attachment(2)).unwrap();
         assert_eq!(text, "[7,7]");
-        // Inside a message too.
+        // The same holds for text inside a message.
         let large = attachment(MIN_BESIDE);
         let (text, beside) = collect(|| serde_json::to_string(&large).unwrap());
         assert!(beside.is_empty());

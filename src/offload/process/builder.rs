@@ -41,7 +41,8 @@ impl ProcessPoolBuilder {
         Self { threads: CpuPool::builder(name.clone()), settings: ProcessSettings::new(name) }
     }
 
-    /// Sets how many tasks run at a time, each in a worker. Default: the number of processors that the process may use.
+    /// Sets how many tasks run at a time, each in its own worker. Default: the number of processors that the process
+    /// may use.
     pub fn workers(mut self, workers: usize) -> Self {
         self.threads = self.threads.threads(workers);
         self
@@ -62,16 +63,16 @@ impl ProcessPoolBuilder {
         self
     }
 
-    /// Sets how long a task may take, with its time in the queue, if it has no
+    /// Sets how long a task may take, including its time in the queue, if it has no
     /// [limit](super::ProcessTask::timeout) of its own. Must be above zero. Default: no limit.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.settings.timeout = Some(limit);
         self
     }
 
-    /// Sets how long a worker lives on after the [timeout](Self::timeout) of its task. During that time the
-    /// [`TaskContext`](crate::offload::TaskContext) of the task reports that it is cancelled, and a task that returns
-    /// has its result. A caller that leaves kills the worker at once. Default: zero.
+    /// Sets how long a worker may continue after the [timeout](Self::timeout) of its task. During that time the
+    /// [`TaskContext`](crate::offload::TaskContext) of the task reports that the task is cancelled, and a task that
+    /// returns still yields its result. If the caller leaves, the worker is killed at once. Default: zero.
     pub fn kill_grace(mut self, grace: Duration) -> Self {
         self.settings.kill_grace = grace;
         self
@@ -84,73 +85,74 @@ impl ProcessPoolBuilder {
         self
     }
 
-    /// Sets how long a worker may take from its start until it is ready for its first task, with the time of the
+    /// Sets how long a worker may take from its start until it is ready for its first task, including the time of the
     /// [initializer](Self::initializer). Must be above zero. Default: 10 s.
     pub fn start_timeout(mut self, limit: Duration) -> Self {
         self.settings.start_timeout = limit;
         self
     }
 
-    /// Sets a function that each worker calls before its first task, to load what the tasks share. A worker whose
-    /// initializer panics is not used: after three such workers the task fails with
+    /// Sets a function that each worker calls before its first task, to load what its tasks share. A worker whose
+    /// initializer panics is not used. After three such workers the task fails with
     /// [`NoWorker`](super::ProcessError::NoWorker).
     pub fn initializer(mut self, initializer: fn()) -> Self {
         self.settings.initializer = Some(initializer);
         self
     }
 
-    /// Sets how much memory a worker may use, in bytes. The system refuses an allocation beyond that, which ends a Rust
-    /// program, and a worker that uses more physical memory in another way, such as a mapped file, is killed. Both is
-    /// [`MemoryLimit`](super::ProcessError::MemoryLimit). Code that handles the refusal itself may fail in another way.
-    /// Processes that the worker starts are not counted. Must
-    /// be above zero. Default: no limit.
+    /// Sets how much memory a worker may use, in bytes. The system refuses an allocation beyond the limit, which aborts
+    /// a Rust program. A worker whose task exceeds the limit in another way, such as with a mapped file, is killed. In
+    /// both cases the task fails with [`MemoryLimit`](super::ProcessError::MemoryLimit). Code that handles a refused
+    /// allocation may fail with another error. The memory of processes that the
+    /// worker starts does not count. Must be above zero. Default: no limit.
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.settings.memory_limit = Some(bytes);
         self
     }
 
-    /// Sets how many tasks a worker runs before a new one takes its place. Each worker runs up to a tenth fewer tasks
-    /// than that, a random number, so that workers that start together don't end together. With 1, every task has a
+    /// Sets how many tasks a worker runs before a new worker replaces it. Each worker runs a random number of tasks, up
+    /// to a tenth below the limit, so that workers that start together don't end together. With 1, every task has a
     /// process of its own. Must be above zero. Default: no limit.
     pub fn max_tasks_per_worker(mut self, tasks: u64) -> Self {
         self.settings.max_tasks_per_worker = Some(tasks);
         self
     }
 
-    /// Sets how much physical memory a worker may keep after a task, in bytes. Above that, a new worker takes its place.
+    /// Sets how much physical memory a worker may keep after a task, in bytes. A worker that keeps more is replaced.
     /// Must be above zero. Default: no limit.
     pub fn recycle_above(mut self, bytes: u64) -> Self {
         self.settings.recycle_above = Some(bytes);
         self
     }
 
-    /// Sets how long a worker waits for a task before it ends, which is checked every second. When all workers of a pool
-    /// have ended, the pool has neither a process nor a thread, and the next task takes some milliseconds longer. Must
-    /// be above zero. Default: 60 s.
+    /// Sets how long a worker waits for a task before it ends. The pool checks this once a second, or more often for a
+    /// shorter limit. When all workers have ended, the other processes and threads of the pool end too, and the next
+    /// task takes some milliseconds longer. Must be above zero. Default: 60 s.
     pub fn idle_timeout(mut self, limit: Duration) -> Self {
         self.settings.idle_timeout = limit;
         self
     }
 
-    /// Sets how many workers wait for tasks at any time, as far as there may be so many [workers](Self::workers). They
-    /// are started ahead, one after the other, on a thread of the pool: from [`build`](Self::build) on, and when others
-    /// get tasks, crash or end. If one cannot be started, or dies while it waits, the pool tries again after a pause,
-    /// which is 1 s at first, and 60 s at most. Worth it where an [initializer](Self::initializer) takes long. Must not be above the number of workers.
-    /// Default: 0, and a task for which no worker waits starts one.
+    /// Sets how many workers wait for tasks at any time, within the number of [workers](Self::workers). A thread of the
+    /// pool starts these workers one after the other, from [`build`](Self::build) on, and when others get tasks, crash
+    /// or end. If a worker can't be started, or dies while it waits, the pool tries again after a pause of 1 s at first
+    /// and 60 s at most. Use this if the [initializer](Self::initializer) takes long. Must not be above the number of
+    /// workers. Default: 0, so that a worker is started when a task finds none idle.
     pub fn min_idle(mut self, workers: usize) -> Self {
         self.settings.min_idle = workers;
         self
     }
 
-    /// Sets how long a reply of a worker may be, in bytes, so that a worker whose memory is damaged cannot take the
-    /// server's memory. A longer one fails with [`BadReply`](super::ProcessError::BadReply). Default: 256 MiB.
+    /// Sets how long the reply of a worker may be, in bytes, so that a worker whose memory is damaged can't use up the
+    /// memory of the server. A task with a longer reply fails with [`BadReply`](super::ProcessError::BadReply). Must be
+    /// above zero. Default: 256 MiB.
     pub fn max_reply(mut self, bytes: usize) -> Self {
         self.settings.max_reply = bytes;
         self
     }
 
-    /// Sets whether what a worker writes to its standard error is written to the server's standard error. It is read
-    /// while a task runs. Default: `true`.
+    /// Sets whether the server copies the standard error of its workers to its own. The server does not read the output
+    /// of a worker that is idle. Default: `true`.
     pub fn forward_stderr(mut self, forwards: bool) -> Self {
         self.settings.forwards_stderr = forwards;
         self
@@ -162,20 +164,20 @@ impl ProcessPoolBuilder {
         self
     }
 
-    /// Sets what workers may not do. Default: no sandbox.
+    /// Sets the sandbox that each worker enters before its first task. Default: no sandbox.
     #[cfg(feature = "landlock")]
     pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
         self.settings.sandbox = Some(sandbox);
         self
     }
 
-    /// Builds the pool. The pool starts a worker only when there is work for it, except for those of
-    /// [`min_idle`](Self::min_idle).
+    /// Builds the pool. Except for the workers of [`min_idle`](Self::min_idle), a worker starts when a task needs it.
     ///
     /// # Panics
     ///
-    /// Panics if a value is out of range, on another system than Linux, and without the feature `process-constructor`
-    /// if `main` has not called [`worker_guard`](super::worker_guard).
+    /// Panics if a value is out of range, if the initializer is a function of a dynamic library, or if the system is
+    /// not Linux. Without the feature `process-constructor`, panics if `main` has not called
+    /// [`worker_guard`](super::worker_guard).
     #[must_use]
     #[track_caller]
     pub fn build(self) -> ProcessPool {
@@ -225,7 +227,7 @@ impl ProcessPoolBuilder {
                 Some(("min_idle", "min_idle is above workers, so it is never reached: lower it, or raise workers"))
             }
             ProcessSettings { max_reply: 0, .. } => {
-                Some(("max_reply", "max_reply(0) lets no task have a result: use some MiB"))
+                Some(("max_reply", "max_reply(0) lets no task return a result: use some MiB"))
             }
             _ => None,
         };

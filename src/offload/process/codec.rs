@@ -1,5 +1,5 @@
-//! [`encode`] and [`decode`], values as bytes, in the format of postcard, and [`Message`], arguments and results with
-//! their attachments.
+//! [`encode`] and [`decode`], which convert values to bytes of postcard and back, and [`Message`], which has the bytes
+//! and the attachments of arguments or a result.
 
 use bytes::Bytes;
 use postcard::ser_flavors::Flavor;
@@ -9,14 +9,14 @@ use thiserror::Error;
 
 use super::attachment;
 
-/// Arguments or a result as they travel.
+/// Arguments or a result, in the form in which they are sent.
 #[derive(Debug, Default)]
 pub(super) struct Message {
     pub(super) body: Vec<u8>,
     pub(super) attachments: Vec<Bytes>,
 }
 
-/// Why a worker could not read arguments or write a result.
+/// The reason why a worker could not read arguments or write a result.
 #[derive(Debug, Error)]
 pub(super) enum CodecError {
     #[error("decoding the arguments failed: {0}")]
@@ -25,7 +25,7 @@ pub(super) enum CodecError {
     Result(postcard::Error),
 }
 
-/// Appends to a buffer that is used again. postcard's own output extends an iterator, one byte at a time.
+/// Appends to a reusable buffer, many bytes at a time. The output of postcard itself appends each byte separately.
 struct Appended<'a>(&'a mut Vec<u8>);
 
 impl Flavor for Appended<'_> {
@@ -59,14 +59,14 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> postcard::Result<T> {
     }
 }
 
-/// Appends a value of the user to a message.
+/// Appends a user's value to a message.
 pub(super) fn encode_message<T: Serialize>(value: &T, message: &mut Message) -> postcard::Result<()> {
     let (encoded, attachments) = attachment::collect(|| encode(value, &mut message.body));
     message.attachments = attachments;
     encoded
 }
 
-/// Reads a value of the user, which fills all of `body`.
+/// Reads a user's value that fills all of `body`.
 pub(super) fn decode_message<T: DeserializeOwned>(body: &[u8], attachments: Vec<Bytes>) -> postcard::Result<T> {
     attachment::provide(attachments, || decode(body))
 }

@@ -1,25 +1,25 @@
-//! [`Conversion`], what travels instead of the arguments and the result of a function.
+//! [`Conversion`], which replaces the arguments and the result of a function with values that can be sent.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Converts the arguments of a function `fn(A) -> R` to values that can be sent to a worker, and its result to one that
-/// the worker can send back.
+/// Converts the arguments of a function `fn(A) -> R` to a value that can be sent to a worker, and the result to a value
+/// that the worker can send back.
 ///
-/// A handler of a web framework has extractors as its arguments and a response as its result, which serde can't convert.
+/// The arguments of a web handler are extractors, and the result is a response: serde converts neither.
 pub(crate) trait Conversion<A, R> {
-    /// What the server sends.
+    /// The value that the server sends.
     type Arguments: Serialize + DeserializeOwned + Send + 'static;
-    /// What the worker sends, and the server's task returns.
+    /// The value that the worker sends, and that the server's task returns.
     type Result: Serialize + DeserializeOwned + Send + 'static;
 
-    /// Called in the server.
+    /// Converts the arguments to the value that is sent. Called in the server.
     fn send_arguments(arguments: A) -> Self::Arguments;
 
-    /// Called in the worker.
+    /// Converts the received value to the arguments. Called in the worker.
     fn receive_arguments(sent: Self::Arguments) -> A;
 
-    /// Called in the worker.
+    /// Converts the result to the value that is sent. Called in the worker.
     fn send_result(result: R) -> Self::Result;
 }
 

@@ -1,4 +1,4 @@
-//! [`ProcessError`], why a task of a process pool has no result.
+//! [`ProcessError`], the reason why a task of a process pool has no result.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,18 +9,19 @@ use crate::offload::error::OffloadError;
 use crate::panic::Panic;
 use crate::rounded::rounded;
 
-/// Why a task of a [`ProcessPool`](super::ProcessPool) has no result.
+/// The reason why a task of a [`ProcessPool`](super::ProcessPool) has no result.
 ///
-/// `Display` is for the developer's log. Don't send it to clients: it may contain what the worker wrote to its standard
-/// error. The [refusal](crate::web) that an error becomes has a text of its own.
+/// The `Display` text is for the developer's log. Don't send it to clients: it may contain what the worker wrote to its
+/// standard error. The [refusal](crate::web#refusals) that an error becomes has a text for clients.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ProcessError {
     /// The task never started: the pool was full or closed, the task waited too long, or it was cancelled. The source
-    /// has the reason.
+    /// gives the reason.
     #[error("the task never started")]
     NotStarted(#[source] OffloadError),
-    /// The task ran longer than its [`timeout`](super::ProcessTask::timeout), and its worker was killed.
+    /// The task was still running at the end of its [`timeout`](super::ProcessTask::timeout), and its worker was
+    /// killed.
     #[error("the task ran longer than its timeout, so its worker was killed: let it do less, or raise timeout; {0}")]
     Timeout(WorkerDeath),
     /// The task was cancelled through its handle while it ran, and its worker was killed.
@@ -29,7 +30,7 @@ pub enum ProcessError {
     /// The task panicked. Its worker continues with the next task.
     #[error("the task panicked: {0}")]
     Panicked(Panic),
-    /// The worker ended while it ran the task: a crash, a call of `exit`, or a signal from outside.
+    /// The worker ended while it ran the task: by a crash, a call of `exit`, or a signal from another process.
     #[error("the worker died while it ran the task: {0}")]
     WorkerDied(WorkerDeath),
     /// The worker used more memory than [`memory_limit`](super::ProcessPoolBuilder::memory_limit) allows.
@@ -38,26 +39,26 @@ pub enum ProcessError {
     /// The task used more processor time than [`cpu_limit`](super::ProcessPoolBuilder::cpu_limit) allows.
     #[error("the task needed more processor time than cpu_limit allows: let it do less, or raise the limit; {0}")]
     CpuLimit(WorkerDeath),
-    /// No worker could be started, in several attempts.
-    #[error("no worker can be started, after {attempts} attempts: {reason}")]
+    /// No worker could be started in several attempts.
+    #[error("no worker could be started in {attempts} attempts: {reason}")]
     NoWorker {
-        /// How many times a worker was started.
+        /// The number of attempts.
         attempts: u32,
-        /// Why the last attempt failed, with what that worker wrote to its standard error.
+        /// The reason why the last attempt failed, including what the worker wrote to its standard error.
         reason: String,
     },
-    /// The arguments or the result can't be converted to bytes, or back: their `Serialize` or `Deserialize` fails, or
+    /// The arguments or the result can't be converted to bytes or back: their `Serialize` or `Deserialize` fails, or
     /// uses a feature that postcard lacks, such as `#[serde(flatten)]` or `#[serde(untagged)]`.
     #[error("{0}: use types that postcard can represent")]
     Codec(String),
     /// The function is not part of the executable file: it comes from a dynamic library, where workers can't find it.
-    #[error("the function is not part of this executable: a worker can't find functions of dynamic libraries")]
+    #[error("the function is in a dynamic library, where a worker can't find it: pass a function of the executable")]
     ForeignFunction,
-    /// The worker sent something that is no reply, or one above
+    /// The worker sent bytes that are no reply, or a reply longer than
     /// [`max_reply`](super::ProcessPoolBuilder::max_reply), and was killed.
     #[error("the worker sent a bad reply, so it was killed: {reason}; {death}")]
     BadReply {
-        /// What was wrong.
+        /// What was wrong with the reply.
         reason: &'static str,
         /// How the worker ended.
         death: WorkerDeath,
@@ -65,7 +66,7 @@ pub enum ProcessError {
 }
 
 impl ProcessError {
-    /// Returns how the worker of the task ended, if it did.
+    /// Returns how the worker ended, if the task has ended with its worker.
     #[must_use]
     pub fn death(&self) -> Option<&WorkerDeath> {
         match self {
@@ -93,7 +94,7 @@ impl ProcessError {
     }
 }
 
-/// How a worker ended that was running a task.
+/// How a worker ended while it was running a task.
 #[derive(Clone, PartialEq, Eq)]
 pub struct WorkerDeath(Box<DeathParts>);
 
@@ -109,11 +110,12 @@ pub(super) struct DeathParts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WorkerExit {
-    /// It called `exit` with this code.
+    /// The process exited with this code.
     Code(i32),
-    /// It was ended by the signal with this number: by its own fault, such as `SIGSEGV`, or by another process.
+    /// The signal with this number ended the process. Its own fault raised the signal, such as `SIGSEGV`, or another
+    /// process sent it.
     Signal(i32),
-    /// The system did not report it.
+    /// The system did not report how the process ended.
     Unknown,
 }
 
@@ -122,7 +124,7 @@ impl WorkerDeath {
         Self(Box::new(parts))
     }
 
-    /// Returns how the process ended. A worker that the pool has killed reports `SIGKILL`.
+    /// Returns how the process ended. For a worker that the pool has killed, this is `SIGKILL`.
     #[must_use]
     pub fn exit(&self) -> WorkerExit {
         self.0.exit
@@ -134,15 +136,15 @@ impl WorkerDeath {
         self.0.ran_for
     }
 
-    /// Returns the most physical memory that the worker has used at a time, in bytes, if the system reported it. Its
-    /// earlier tasks count too.
+    /// Returns the most physical memory that the worker has used at a time, in bytes, if the system reported it.
+    /// Earlier tasks of the worker count too.
     #[must_use]
     pub fn peak_memory(&self) -> Option<u64> {
         self.0.peak_memory
     }
 
-    /// Returns the end of what the worker has written to its standard error, at most 4 KiB. Bytes that are not UTF-8
-    /// are replaced.
+    /// Returns the last bytes that the worker wrote to its standard error during the task, at most 4 KiB. Bytes that
+    /// are not UTF-8 are replaced.
     #[must_use]
     pub fn stderr(&self) -> &str {
         &self.0.stderr
@@ -158,7 +160,7 @@ impl fmt::Debug for WorkerDeath {
     }
 }
 
-/// One sentence with all details: the exit, the time, the memory, and the standard error.
+/// Writes all details in one sentence: the exit, the time, the memory, and the standard error.
 impl fmt::Display for WorkerDeath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let DeathParts { exit, ran_for, peak_memory, stderr } = &*self.0;

@@ -1,4 +1,4 @@
-//! [`Function`], a function of this program in a form that another process of the same program can call.
+//! [`Function`], a function of this program in a form that another process of the program can call.
 
 #![allow(unsafe_code, reason = "an address from another process becomes a function again")]
 
@@ -10,10 +10,10 @@ use bytes::Bytes;
 use super::codec::{self, CodecError, Message};
 use super::conversion::Conversion;
 
-/// A function `fn(A) -> R` with the code that decodes `A`, calls the function and encodes what its result becomes.
+/// A function `fn(A) -> R`, with the code that decodes `A`, calls the function, and encodes the converted result.
 ///
-/// Each process maps the program at another address, so both addresses travel as distances from a variable of this
-/// file. A distance is the same in every process that runs the same executable file.
+/// Each process maps the program at a different address, so both addresses are sent as distances from a static of this
+/// file. A distance is the same in all processes that run the same executable file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Function {
     runner: i64,
@@ -27,7 +27,7 @@ pub(super) type Arguments<'a> = (&'a [u8], Vec<Bytes>);
 type Runner = fn(target: *const (), arguments: Arguments<'_>, output: &mut Message) -> Result<(), CodecError>;
 
 impl Function {
-    /// The length of [`to_bytes`](Self::to_bytes).
+    /// The number of bytes that [`to_bytes`](Self::to_bytes) returns.
     pub(super) const LENGTH: usize = 2 * size_of::<i64>();
 
     pub(super) fn new<A, R, C: Conversion<A, R>>(target: fn(A) -> R) -> Self {
@@ -35,7 +35,7 @@ impl Function {
         Self::of(runner, target as *const ())
     }
 
-    /// Makes a function without arguments and result.
+    /// Creates the function of an initializer, which has neither arguments nor a result.
     pub(super) fn of_initializer(target: fn()) -> Self {
         let runner: Runner = run_initializer;
         Self::of(runner, target as *const ())
@@ -46,7 +46,7 @@ impl Function {
         Self { runner: distance(runner as *const ()), target: distance(target) }
     }
 
-    /// Returns where this process has the code of the function and of its runner.
+    /// Returns the addresses of the runner and of the function in this process.
     pub(super) fn addresses(self) -> [usize; 2] {
         [self.runner, self.target].map(|distance| at(distance).addr())
     }
@@ -60,9 +60,9 @@ impl Function {
 
     /// Reads a function that a server has sent to this worker.
     ///
-    /// The bytes must be the [`to_bytes`](Self::to_bytes) of a function that was made in a process that runs the same
-    /// executable file. The server has compared the files before it sends the first message, and the worker reads only
-    /// from the socket that the server has passed to it.
+    /// The bytes must come from [`to_bytes`](Self::to_bytes) in a process that runs the same executable file. The
+    /// server compares the files before it sends the first message, and the worker reads only from the socket that the
+    /// server has passed to it.
     pub(super) fn from_server(bytes: [u8; Self::LENGTH]) -> Self {
         let number = |half: &[u8]| i64::from_le_bytes(half.try_into().expect("each half has eight bytes"));
         Self { runner: number(&bytes[..8]), target: number(&bytes[8..]) }
@@ -70,8 +70,8 @@ impl Function {
 
     /// Decodes the arguments, calls the function, and appends its result to `output`.
     pub(super) fn call(self, arguments: Arguments<'_>, output: &mut Message) -> Result<(), CodecError> {
-        // SAFETY: The distances were made in this process, or in one that runs the same file: see `from_server`.
-        // There the distance led from `ANCHOR` to a `Runner`, so it does here.
+        // SAFETY: The distances come from a process that runs the same file: see `from_server`. In that process, the
+        // distance leads from `ANCHOR` to a `Runner`, so it does in this one.
         let runner = unsafe { transmute::<*const (), Runner>(at(self.runner)) };
         runner(at(self.target), arguments, output)
     }
@@ -98,16 +98,16 @@ fn run_initializer(target: *const (), _: Arguments<'_>, _: &mut Message) -> Resu
     Ok(())
 }
 
-/// Every distance is measured from here. A static has one address, whereas the compiler may copy a function into each
-/// crate that uses it.
+/// The point from which every distance is measured. A static has one address, whereas the compiler may copy a function
+/// into each crate that uses it.
 static ANCHOR: u8 = 0;
 
-/// Returns the distance of an address of this program, which is the same in all of its processes.
+/// Returns the distance from [`ANCHOR`] to an address of this program. It is the same in all processes of the program.
 pub(super) fn distance(address: usize) -> i64 {
     address.wrapping_sub((&raw const ANCHOR).addr()).cast_signed() as i64
 }
 
-/// Returns the address at a distance.
+/// Returns the address at this distance from [`ANCHOR`].
 pub(super) fn address_at(distance: i64) -> usize {
     (&raw const ANCHOR).addr().wrapping_add_signed(distance as isize)
 }

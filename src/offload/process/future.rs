@@ -1,4 +1,4 @@
-//! [`ProcessFuture`] and [`ProcessHandle`], a task that was submitted.
+//! [`ProcessFuture`] and [`ProcessHandle`], which return the result of a task.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use crate::offload::task::TaskHandle;
 ///
 /// # Cancel safety
 ///
-/// If the future is dropped before it is polled, it has submitted nothing. If it is dropped while the task is queued,
-/// the function is never called. If it is dropped while the task runs, its worker is killed, with all processes that
-/// the worker has started, and the next task gets a new worker. A [shielded](ProcessTask::shield) task goes on.
+/// If the future is dropped before it is polled, no task is submitted. If it is dropped while the task is queued, the
+/// function is never called. If it is dropped while the task runs, the worker is killed with all processes that the
+/// worker has started, and the next task gets a new worker. A [shielded](ProcessTask::shield) task continues.
 #[must_use = "futures do nothing unless polled"]
 pub struct ProcessFuture<A, R>(ProcessFutureState<A, R>);
 
@@ -54,17 +54,17 @@ where
     }
 }
 
-// The arguments are moved to another process, and never polled in place.
+// The arguments are sent to another process and never polled in place.
 impl<A, R> Unpin for ProcessFuture<A, R> {}
 
 impl_debug!([A, R] ProcessFuture<A, R> |this| {
     started: matches!(this.0, ProcessFutureState::Started(_)), ..
 });
 
-/// A task that was submitted to its pool. Awaiting it returns the result.
+/// A task that was submitted to its pool. Awaiting the handle returns the result.
 ///
 /// Dropping the handle cancels the task, as dropping the [future](ProcessFuture) of the task does, unless the task is
-/// [shielded](ProcessTask::shield). [`detach`](Self::detach) lets the task go on without its handle.
+/// [shielded](ProcessTask::shield). [`detach`](Self::detach) lets the task continue without its handle.
 ///
 /// # Cancel safety
 ///
@@ -75,7 +75,7 @@ pub struct ProcessHandle<R> {
     task: Option<TaskHandle<Result<R, ProcessError>>>,
     switch: Arc<KillSwitch>,
     is_shielded: bool,
-    /// The timeout of the task ends its time in the queue, and not its `max_wait`.
+    /// `true` if the timeout of the task limits its time in the queue more than its `max_wait`.
     is_timeout_first: bool,
 }
 
@@ -89,8 +89,8 @@ impl<R> ProcessHandle<R> {
         Self { task: Some(task), switch, is_shielded, is_timeout_first }
     }
 
-    /// Cancels the task, shielded or not. A task that has not started fails with
-    /// [`NotStarted`](ProcessError::NotStarted). The worker of a task that runs is killed, and the task fails with
+    /// Cancels the task, even if it is shielded. A task that has not started fails with
+    /// [`NotStarted`](ProcessError::NotStarted). If the task is running, its worker is killed, and the task fails with
     /// [`Cancelled`](ProcessError::Cancelled).
     pub fn cancel(&self) {
         if let Some(task) = &self.task {
@@ -99,20 +99,20 @@ impl<R> ProcessHandle<R> {
         }
     }
 
-    /// Lets the task go on without its handle. Its result is dropped, and its time limits still apply.
+    /// Lets the task continue without its handle. Its result is dropped, and its time limits still apply.
     pub fn detach(mut self) {
         if let Some(task) = self.task.take() {
             task.detach();
         }
     }
 
-    /// Returns `true` if the result is available, or was taken.
+    /// Returns `true` if the result is available or was taken.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.task.as_ref().is_none_or(TaskHandle::is_finished)
     }
 
-    /// Returns the error of a task that a thread of the pool did not run to its end.
+    /// Returns the error of a task that did not run to its end on a thread of the pool.
     fn failure(&self, error: OffloadError) -> ProcessError {
         match error.into_panic() {
             // The code that converts the arguments or the result is the user's.
@@ -138,7 +138,7 @@ impl<R> Future for ProcessHandle<R> {
 
 impl<R> Drop for ProcessHandle<R> {
     fn drop(&mut self) {
-        // A queued task is cancelled by the drop of its handle.
+        // Dropping the inner handle cancels a queued task. The switch kills the worker of a running one.
         if let Some(task) = self.task.take() {
             drop(task);
             if !self.is_shielded {

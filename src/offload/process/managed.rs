@@ -1,4 +1,4 @@
-//! [`Managed`] for process pools, so that a host closes and drains them after its services.
+//! [`Managed`] for process pools, so that a host closes and drains the pools after its services.
 
 use std::future::{Future, pending};
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! [`ProcessPool`], work in other processes.
+//! [`ProcessPool`], which runs functions in worker processes.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -19,9 +19,10 @@ use crate::offload::process::settings::ProcessSettings;
 
 /// Runs functions in worker processes, a limited number at a time.
 ///
-/// A function that crashes, hangs or takes all memory costs its worker and nothing else: the caller gets a
-/// [`ProcessError`], all other tasks continue, and the next task gets a new worker. A worker runs one task at a time,
-/// and many one after the other.
+/// A function that crashes ends its worker and nothing else: the caller gets a [`ProcessError`], all other tasks
+/// continue, and the next task gets a new worker. The same holds for a function that hangs, with a
+/// [`timeout`](ProcessPoolBuilder::timeout), or takes all memory, with a
+/// [`memory_limit`](ProcessPoolBuilder::memory_limit). A worker runs many tasks, one at a time.
 ///
 /// Clones are handles to the same pool. See the [module page](super) for what a function may do.
 ///
@@ -52,12 +53,12 @@ struct ProcessPoolParts {
 }
 
 impl ProcessPool {
-    /// Creates a pool that runs as many tasks at a time as the machine has processors, with an unbounded queue and no
-    /// limits for a task.
+    /// Creates a pool that runs as many tasks at a time as there are processors for this process. The queue is
+    /// unbounded, and tasks have no limits.
     ///
     /// # Panics
     ///
-    /// Panics as [`build`](ProcessPoolBuilder::build) does, where there can be no workers.
+    /// Panics where a worker can't run, like [`build`](ProcessPoolBuilder::build).
     #[must_use]
     #[track_caller]
     pub fn new(name: impl Into<Cow<'static, str>>) -> Self {
@@ -65,7 +66,7 @@ impl ProcessPool {
     }
 
     /// Returns a builder for a pool with limits. The name, which may come from a configuration, appears in errors,
-    /// statistics, thread names, and in the system's list of processes.
+    /// statistics and thread names, and in the system's list of processes.
     pub fn builder(name: impl Into<Cow<'static, str>>) -> ProcessPoolBuilder {
         ProcessPoolBuilder::new(name.into())
     }
@@ -74,7 +75,7 @@ impl ProcessPool {
         Self(Arc::new(ProcessPoolParts { threads, workers, settings }))
     }
 
-    /// Calls `function` with `arguments` in a worker, and waits for the result. Several arguments are a tuple.
+    /// Calls `function` with `arguments` in a worker, and waits for the result. Pass several arguments as a tuple.
     ///
     /// The function may be generic, and may be a closure that captures nothing.
     ///
@@ -84,8 +85,8 @@ impl ProcessPool {
     ///
     /// # Cancel safety
     ///
-    /// The same as [`ProcessFuture`](super::ProcessFuture): if the future is dropped before the function has started,
-    /// the function is never called. If it is dropped later, the worker is killed.
+    /// The same as for [`ProcessFuture`](super::ProcessFuture): if the future is dropped before the function has
+    /// started, the function is never called. If the future is dropped later, the worker is killed.
     pub async fn run<A, R>(&self, function: fn(A) -> R, arguments: A) -> Result<R, ProcessError>
     where
         A: Serialize + DeserializeOwned + Send + 'static,
@@ -105,7 +106,7 @@ impl ProcessPool {
         self.0.threads.name()
     }
 
-    /// Returns the limiter that bounds how many tasks run at a time, and with it the number of workers. The total can
+    /// Returns the limiter, which bounds how many tasks run at a time, and so how many workers there are. Its total can
     /// change at any time.
     #[must_use]
     pub fn limiter(&self) -> &SharedLimiter {
@@ -118,8 +119,8 @@ impl ProcessPool {
         ProcessStats { tasks: self.0.threads.stats(), workers: self.0.workers.counts() }
     }
 
-    /// Closes the pool. Queued and future tasks fail with [`NotStarted`](ProcessError::NotStarted); running ones
-    /// continue. Idle workers end now, and the others after their tasks. Does not wait for them.
+    /// Closes the pool. Queued and future tasks fail with [`NotStarted`](ProcessError::NotStarted); running tasks
+    /// continue. Idle workers end now, and other workers after their tasks. This function waits for none of them.
     pub fn close(&self) {
         self.0.threads.close();
         self.0.workers.close();
@@ -159,7 +160,7 @@ impl ProcessPool {
 }
 
 impl Drop for ProcessPoolParts {
-    /// Ends idle workers with the last handle. Tasks that were submitted still run.
+    /// Ends idle workers when the last handle is dropped. Tasks that were submitted still run.
     fn drop(&mut self) {
         self.workers.close();
     }

@@ -1,23 +1,25 @@
-//! [`Sandbox`], what the functions of a process pool may not do.
+//! [`Sandbox`], which restricts what the functions of a process pool may do.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// What the functions of a [`ProcessPool`](crate::ProcessPool) may not do, for code that handles data from strangers.
+/// Restricts what the functions of a [`ProcessPool`](crate::ProcessPool) may do, for code that handles untrusted data.
 ///
 /// Each worker enters the sandbox after its [initializer](super::ProcessPoolBuilder::initializer) and before its first
-/// task, and cannot leave it. In the sandbox
+/// task, and can't leave it. In the sandbox:
 ///
-/// - files can be opened only beneath the paths of [`read`](Self::read) and [`write`](Self::write), by default none;
-///   files that the initializer has opened stay open
-/// - no socket can be created, unless [`allow_network`](Self::allow_network) is set
-/// - no program can be executed, unless [`allow_execute`](Self::allow_execute) is set, and none gains privileges
-/// - other processes can't be debugged or read, and with Linux 6.12 they get no signals
+/// - Only the paths of [`read`](Self::read) and [`write`](Self::write), and what is beneath them, can be opened. By
+///   default nothing can. Files that the initializer has opened stay open.
+/// - No socket can be created, except for pairs of sockets that are connected to each other, unless
+///   [`allow_network`](Self::allow_network) is set.
+/// - No program can be executed, unless [`allow_execute`](Self::allow_execute) is set. No program gains privileges.
+/// - Other processes can't be debugged, and their memory can't be read. On Linux 6.12 and later, processes outside of
+///   the sandbox can't be sent signals.
 ///
-/// Computing, memory, threads and the standard output and error are not restricted. A thread that the initializer has
-/// started is outside of the sandbox, so a [required](Self::required) sandbox refuses such an initializer. The files are restricted by
-/// Landlock, and the rest by seccomp.
+/// Computations, memory, threads, the standard output and the standard error are not restricted. A thread that the
+/// initializer has started is outside of the sandbox, so a [required](Self::required) sandbox refuses such an
+/// initializer. Landlock restricts files and signals, and seccomp restricts system calls.
 ///
 /// ```
 /// use onelane::ProcessPool;
@@ -30,7 +32,7 @@ use serde::{Deserialize, Serialize};
 #[must_use = "a sandbox does nothing until it is passed to ProcessPoolBuilder::sandbox"]
 pub struct Sandbox(pub(super) SandboxRules);
 
-/// A [`Sandbox`] as workers get it.
+/// The rules of a [`Sandbox`], as they are sent to workers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SandboxRules {
     pub(super) is_required: bool,
@@ -46,8 +48,8 @@ impl Sandbox {
         Self(SandboxRules::default())
     }
 
-    /// Creates a sandbox without which no worker runs. If the system cannot restrict files and system calls, tasks fail
-    /// with [`NoWorker`](super::ProcessError::NoWorker). That takes Linux 6.2 or later with Landlock enabled.
+    /// Creates a sandbox without which no worker runs. It needs Linux 6.2 or later with Landlock enabled. Where the
+    /// system can't restrict files and system calls, tasks fail with [`NoWorker`](super::ProcessError::NoWorker).
     pub fn required() -> Self {
         Self(SandboxRules { is_required: true, ..SandboxRules::default() })
     }
@@ -71,8 +73,8 @@ impl Sandbox {
         self
     }
 
-    /// Lets workers execute programs beneath the paths that they may [read](Self::read). The programs are in the same
-    /// sandbox.
+    /// Lets workers execute programs beneath the paths that they may [read](Self::read) or [write](Self::write). The
+    /// programs are in the same sandbox.
     pub fn allow_execute(mut self) -> Self {
         self.0.allows_execute = true;
         self

@@ -1,4 +1,4 @@
-//! [`ProcessSettings`], what a process pool was configured with.
+//! [`ProcessSettings`], the configuration of a process pool.
 
 use std::borrow::Cow;
 use std::time::Duration;

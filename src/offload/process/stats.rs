@@ -7,7 +7,7 @@ use crate::offload::stats::PoolStats;
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ProcessStats {
-    /// The tasks of the pool. A task that has a worker, or for which one is started, is running.
+    /// The tasks of the pool. A task counts as running once it has a worker, or while a worker is started for it.
     pub tasks: PoolStats,
     /// The worker processes.
     pub workers: WorkerCounts,
@@ -20,12 +20,12 @@ pub struct ProcessStats {
 pub struct WorkerCounts {
     /// Workers without a task.
     pub idle: usize,
-    /// Workers that run a task, start, or end.
+    /// Workers that run a task, are starting, or are ending.
     pub busy: usize,
-    /// Workers that were started since the pool was created.
+    /// Workers that have been started since the pool was created.
     pub started: u64,
-    /// Workers that ended by themselves, or by a signal from outside: crashes.
+    /// Workers that crashed, exited, or were ended by a signal from another process.
     pub died: u64,
-    /// Workers that the pool has killed, since a task exceeded a limit or its caller left.
+    /// Workers that the pool has killed because a task exceeded a limit, its caller left, or the reply was bad.
     pub killed: u64,
 }

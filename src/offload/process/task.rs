@@ -1,4 +1,4 @@
-//! [`ProcessTask`], work for a process pool with its options.
+//! [`ProcessTask`], a call of a function with its options, for a process pool.
 
 use std::borrow::Cow;
 use std::future::IntoFuture;
@@ -19,7 +19,7 @@ use crate::debug::impl_debug;
 use crate::offload::job::{CallerContext, Priority, TaskContext};
 use crate::offload::task::Task;
 
-/// Work for a [`ProcessPool`] that is not submitted yet. Awaiting it submits it and waits for the result;
+/// A task for a [`ProcessPool`] that is not submitted yet. Awaiting the task submits it and waits for the result;
 /// [`start`](Self::start) only submits it.
 ///
 /// # Examples
@@ -57,7 +57,7 @@ impl<A, R> ProcessTask<A, R> {
         Self::with_caller(pool, function, arguments, CallerContext::capture())
     }
 
-    /// Creates a task that runs in a context that was captured before.
+    /// Creates a task that runs in a context that was captured earlier.
     pub(crate) fn with_caller(pool: &ProcessPool, function: fn(A) -> R, arguments: A, caller: CallerContext) -> Self {
         Self {
             function,
@@ -73,8 +73,8 @@ impl<A, R> ProcessTask<A, R> {
         }
     }
 
-    /// Sets a name for the task in [statistics](crate::offload::PoolStats::tasks) and errors. The worker finds it in its
-    /// [`TaskContext`](TaskContext::label).
+    /// Sets a name for the task in [statistics](crate::offload::PoolStats::tasks) and errors. In the worker, the
+    /// [`TaskContext`](TaskContext::label) returns it.
     pub fn label(mut self, label: impl Into<Cow<'static, str>>) -> Self {
         self.label = Some(label.into());
         self
@@ -86,7 +86,7 @@ impl<A, R> ProcessTask<A, R> {
         self
     }
 
-    /// Limits how long the task waits for a worker. After that it fails with
+    /// Limits how long the task waits for a worker. After that time the task fails with
     /// [`NotStarted`](ProcessError::NotStarted). Needs a runtime whose timers are enabled. Default: the limit of the
     /// pool.
     pub fn max_wait(mut self, limit: Duration) -> Self {
@@ -94,27 +94,29 @@ impl<A, R> ProcessTask<A, R> {
         self
     }
 
-    /// Limits how long the task takes, with its time in the queue. A task that has not started until then fails with
-    /// [`NotStarted`](ProcessError::NotStarted). The worker of a running one is killed with all processes that it has
-    /// started, and the task fails with [`Timeout`](ProcessError::Timeout) once the worker has ended. With a
-    /// [`kill_grace`](super::ProcessPoolBuilder::kill_grace), the worker is killed that much later, and a task that
-    /// returns until then has its result. Needs a runtime whose timers are enabled. Default: the limit of the pool.
+    /// Limits how long the task takes, including its time in the queue. A task that has not started by then fails with
+    /// [`NotStarted`](ProcessError::NotStarted). If the task is running, its worker is killed with all processes that
+    /// the worker has started, and the task fails with [`Timeout`](ProcessError::Timeout) once the worker has ended.
+    ///
+    /// With a [`kill_grace`](super::ProcessPoolBuilder::kill_grace), the worker is killed that much later, and a task
+    /// that returns in the meantime yields its result. Needs a runtime whose timers are enabled. Default: the limit of
+    /// the pool.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = Some(limit);
         self
     }
 
-    /// Limits how much processor time the task uses, on all threads of its worker together. A task that waits uses none.
-    /// The worker of a task that uses more is killed with all processes that it has started, and the task fails with
-    /// [`CpuLimit`](ProcessError::CpuLimit). The time of those processes does not count. The limit is exact to some
-    /// milliseconds. Default: the limit of the pool.
+    /// Limits the processor time of the task: the sum over all threads of its worker, without the processes that the
+    /// worker has started. A task that waits uses none. If the task exceeds the limit, its worker is killed with all
+    /// processes that the worker has started, and the task fails with [`CpuLimit`](ProcessError::CpuLimit). The limit
+    /// is exact to some milliseconds. Default: the limit of the pool.
     pub fn cpu_limit(mut self, limit: Duration) -> Self {
         self.cpu_limit = Some(limit);
         self
     }
 
-    /// Lets the task run even if its caller drops it: once the task is submitted, dropping the future or the handle
-    /// neither removes it from the queue nor kills its worker.
+    /// Lets the task run to its end without its caller. Once the task is submitted, dropping the future or the handle
+    /// neither removes the task from the queue nor kills its worker.
     pub fn shield(mut self) -> Self {
         self.is_shielded = true;
         self
@@ -130,15 +132,15 @@ where
     ///
     /// # Errors
     ///
-    /// Returns [`NotStarted`](ProcessError::NotStarted) if the pool is full or closed, or if there is no runtime for a
-    /// time limit.
+    /// Returns [`NotStarted`](ProcessError::NotStarted) if the pool is full or closed, or if the task has a time limit
+    /// and there is no runtime for its timer.
     pub fn start(self) -> Result<ProcessHandle<R>, ProcessError> {
         self.start_converted::<Unconverted>()
     }
 }
 
 impl<A, R> ProcessTask<A, R> {
-    /// Submits the task. Its arguments and its result are sent as `C` converts them.
+    /// Submits the task. `C` converts its arguments and its result for sending.
     pub(crate) fn start_converted<C: Conversion<A, R>>(self) -> Result<ProcessHandle<C::Result>, ProcessError> {
         let Self { pool, function, arguments, caller, label, priority, max_wait, timeout, cpu_limit, is_shielded } =
             self;

@@ -1,4 +1,4 @@
-//! What stands for worker processes where the crate has none.
+//! The counterpart of `linux` for systems on which process pools can't be built.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::offload::limiter::SharedLimiter;
 
 pub(super) fn worker_guard() {}
 
-/// Never needed: no pool is built.
+/// Never used, since no pool is built.
 #[derive(Debug, Default)]
 pub(super) struct KillSwitch(Option<Infallible>);
 
@@ -35,7 +35,7 @@ pub(super) struct Call<'a> {
     pub(super) cpu_limit: Option<Duration>,
 }
 
-/// Has no value.
+/// A type without a value, since no pool is built.
 #[derive(Debug)]
 pub(super) struct WorkerSet(Infallible);
 
@@ -45,7 +45,7 @@ impl WorkerSet {
     }
 
     pub(super) fn new(_: ProcessSettings, _: SharedLimiter) -> Arc<Self> {
-        unreachable!("check_support() has returned an error before")
+        unreachable!("check_support() has returned an error")
     }
 
     pub(super) fn run<R>(

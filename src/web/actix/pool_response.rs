@@ -138,8 +138,8 @@ impl PoolResponse {
         }
     }
 
-    /// Takes the response apart, so that a worker process can send it. Returns `None` if its responder needs the
-    /// request, or if its body is a stream.
+    /// Converts the response to a form that a worker process can send. Returns `None` if the responder needs the
+    /// request, or if the body is a stream.
     #[cfg(feature = "process")]
     pub(super) fn into_sent(self) -> Option<SentResponse> {
         let PoolResponseInner::Whole { status, headers, body } = self.0 else { return None };
@@ -147,7 +147,7 @@ impl PoolResponse {
         Some(SentResponse::new(status.as_u16(), headers, body))
     }
 
-    /// Makes the response that a worker process has sent, unless a part of it is malformed.
+    /// Creates the response that a worker process has sent. Returns `None` if a part of it is malformed.
     #[cfg(feature = "process")]
     pub(super) fn received(sent: SentResponse) -> Option<Self> {
         let mut headers = HeaderMap::with_capacity(sent.headers.len());

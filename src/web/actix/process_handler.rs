@@ -1,4 +1,4 @@
-//! [`process_handler`], and [`ProcessHandler`] as a handler.
+//! [`process_handler`], and the implementation of `Handler` for [`ProcessHandler`].
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -16,13 +16,13 @@ use crate::web::{ProcessArgument, ProcessHandler, Refusal};
 /// Makes a handler from a function that may crash, hang or take all memory. The function runs in a worker process of
 /// `pool`.
 ///
-/// The extractors run on the request's worker thread, in the server. The function runs in the worker process, where its
-/// result also becomes a response. See [`ProcessHandler`] for time limits and priorities, and for what happens when the
-/// client disconnects. There is no default pool, because only the task says which limits it needs.
+/// The extractors run on the request's worker thread, in the server. The function runs in the worker process, which
+/// also converts the result to a response. See [`ProcessHandler`] for time limits and priorities, and for what happens
+/// when the client disconnects. There is no default pool, because each function needs its own limits.
 ///
 /// The argument of the function is a [`ProcessArgument`]: an extractor, or a tuple of extractors. The function is a
-/// plain one, or a closure that captures nothing. Its result is an [`IntoPoolResponse`], but none that needs the
-/// request, which does not leave the server: neither `Html`, nor `Redirect`, nor [`OnWorker`](super::OnWorker).
+/// named function, or a closure that captures nothing. Its result is an [`IntoPoolResponse`] that does not need the
+/// request, because the request stays in the server: neither `Html`, nor `Redirect`, nor [`OnWorker`](super::OnWorker).
 ///
 /// # Examples
 ///
@@ -57,8 +57,8 @@ where
     ProcessHandler::new(pool, function)
 }
 
-/// The extractors run on the request's worker thread. The function runs in a worker process, where its result also
-/// becomes a [`PoolResponse`].
+/// The extractors run on the request's worker thread. The function runs in a worker process, which also converts the
+/// result to a [`PoolResponse`].
 impl<A, R> Handler<A> for ProcessHandler<A, R>
 where
     A: FromRequest + ProcessArgument + 'static,
@@ -78,8 +78,8 @@ where
 
 /// A request whose function runs in a worker process. Created by [`ProcessHandler`].
 ///
-/// If this future is dropped while it waits for a worker, the function never runs. If it is dropped while the function
-/// runs, the worker is killed, unless the handler is [shielded](ProcessHandler::shield).
+/// If this future is dropped while it waits for a worker, the function never runs. If the future is dropped while the
+/// function runs, the worker is killed. Neither holds for a handler that is [shielded](ProcessHandler::shield).
 pub struct ProcessHandlerFuture {
     state: ProcessHandlerState,
     hook: RefusalHook,
@@ -111,7 +111,7 @@ impl Future for ProcessHandlerFuture {
             },
             Err(error) => error.into(),
         };
-        // Only the responder of the result sees the request.
+        // The hook needs the request, which only the responder of the result gets.
         let is_set = self.hook.is_set();
         Poll::Ready(if is_set { Ok(PoolResponse::refused(refusal, self.hook.clone())) } else { Err(refusal) })
     }

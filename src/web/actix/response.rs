@@ -52,7 +52,7 @@ impl ResponseError for OffloadError {
     }
 }
 
-/// The response is in the [tables of refusals](crate::web#refusals). It contains nothing of what the worker wrote.
+/// The response is in the [tables of refusals](crate::web#refusals). It contains nothing that the worker wrote.
 #[cfg(feature = "process")]
 impl ResponseError for ProcessError {
     fn status_code(&self) -> StatusCode {

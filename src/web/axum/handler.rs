@@ -121,8 +121,8 @@ where
     }
 }
 
-/// Waits for the response, and cancels the task when the client disconnects. The function then never runs, or its
-/// context reports the cancellation, or its worker process is killed.
+/// Waits for the response, and cancels the task when the client disconnects. A function that has not started never
+/// runs. Otherwise the context of the function reports the cancellation, or its worker process is killed.
 ///
 /// If the function is already running, this waits for its end even after the cancellation. A guard around the handler
 /// would otherwise release the permit and admit the next request while the function still runs.

@@ -1,4 +1,4 @@
-//! [`process_handler`], and [`ProcessHandler`] as a handler.
+//! [`process_handler`], and the implementation of `Handler` for [`ProcessHandler`].
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -22,13 +22,13 @@ use crate::web::{ProcessArgument, ProcessHandler, Refusal, RequestHead};
 /// Makes a handler from a function that may crash, hang or take all memory. The function runs in a worker process of
 /// `pool`.
 ///
-/// The extractors run in the server. The function runs in the worker, where its result also becomes a response. See
+/// The extractors run in the server. The function runs in the worker, which also converts the result to a response. See
 /// [`ProcessHandler`] for time limits and priorities, and for what happens when the client disconnects. There is no
-/// default pool, because only the task says which limits it needs.
+/// default pool, because each function needs its own limits.
 ///
 /// The argument of the function is a [`ProcessArgument`]: an extractor, or a tuple of extractors, the last of which may
-/// read the body. The function is a plain one, or a closure that captures nothing, and returns an [`IntoResponse`] whose
-/// body is in memory.
+/// read the body. The function is a named function, or a closure that captures nothing. It returns an [`IntoResponse`]
+/// whose body is in memory.
 ///
 /// # Examples
 ///
@@ -62,9 +62,9 @@ where
     ProcessHandler::new(pool, function)
 }
 
-/// The extractors run in the server. If one fails, its rejection is the response. The function runs in a worker, where
-/// its result also becomes a response. If the request carries a [`ClientLink`](crate::web::ClientLink), its worker is
-/// killed when the client disconnects.
+/// The extractors run in the server. If one fails, its rejection is the response. The function runs in a worker, which
+/// also converts the result to a response. If the request carries a [`ClientLink`](crate::web::ClientLink), its worker
+/// is killed when the client disconnects.
 impl<A, R, M, S> Handler<M, S> for ProcessHandler<A, R>
 where
     A: FromRequest<S, M> + ProcessArgument + 'static,
@@ -142,7 +142,8 @@ impl<A: ProcessArgument, R: IntoResponse> Conversion<A, R> for InWorker {
     }
 }
 
-/// Returns the bytes of a body that is in memory. `None` for a stream: no runtime polls it in the worker.
+/// Returns the bytes of a body that is in memory, and `None` for a stream, because the worker has no runtime to poll
+/// it.
 fn bytes_in_memory(mut body: Body) -> Option<Bytes> {
     let length = body.size_hint().exact()?;
     let mut bytes = Bytes::new();
@@ -152,7 +153,7 @@ fn bytes_in_memory(mut body: Body) -> Option<Bytes> {
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) if bytes.is_empty() => bytes = data,
                 Ok(data) => bytes = [bytes, data].concat().into(),
-                // Trailers announce nothing that the head does not.
+                // Trailers are not sent.
                 Err(_) => {}
             },
             Some(Err(_)) => return None,
@@ -162,7 +163,7 @@ fn bytes_in_memory(mut body: Body) -> Option<Bytes> {
     None
 }
 
-/// Makes the response that a worker has sent, unless a part of it is malformed.
+/// Creates the response that a worker has sent. Returns `None` if a part of it is malformed.
 fn received(sent: SentResponse) -> Option<Response> {
     let mut headers = HeaderMap::new();
     for (name, value) in sent.headers {

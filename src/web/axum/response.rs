@@ -33,7 +33,7 @@ impl IntoResponse for OffloadError {
     }
 }
 
-/// The response is in the [tables of refusals](crate::web#refusals). It contains nothing of what the worker wrote.
+/// The response is in the [tables of refusals](crate::web#refusals). It contains nothing that the worker wrote.
 #[cfg(feature = "process")]
 impl IntoResponse for ProcessError {
     fn into_response(self) -> Response {

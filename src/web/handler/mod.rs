@@ -2,7 +2,7 @@
 //!
 //! The adapter runs a request's extractors on the runtime. The pool then runs the function on one of its threads, and
 //! converts the function's result to a response there. The response returns to the runtime. With a process pool, the
-//! values of the extractors travel to a worker process, and its response travels back.
+//! values of the extractors are sent to a worker process, and the response is sent back.
 
 mod function;
 mod pool_handler;

@@ -1,4 +1,4 @@
-//! [`ProcessArgument`], the extractors that can be sent to a worker process.
+//! [`ProcessArgument`], the trait of extractors whose values can be sent to a worker process.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -9,13 +9,13 @@ use crate::offload::process::Attachment;
 /// An extractor whose value can be sent to a worker process: the argument of a
 /// [handler on a process pool](super::ProcessHandler).
 ///
-/// It is implemented for `Bytes`, `String`, `()`, `Option`, tuples of up to 12 arguments, and for `Json`, `Form`,
-/// `Path` and `Query` of axum and actix-web, where serde can convert what they contain; also for `Extension` and
-/// `State` of axum.
+/// The trait is implemented for `Bytes`, `String`, `()`, `Option`, and tuples of up to 12 arguments. If serde can
+/// convert the value inside, it is also implemented for `Json`, `Form`, `Path` and `Query` of axum and actix-web, and
+/// for `Extension` and `State` of axum.
 ///
 /// # Examples
 ///
-/// An extractor of your own, for what these do not offer, such as the first file of a multipart form:
+/// Implement the trait for an extractor of your own, such as one for the first file of a multipart form:
 ///
 /// ```
 /// use onelane::offload::process::Attachment;
@@ -39,7 +39,7 @@ use crate::offload::process::Attachment;
 ///         upload
 ///     }
 /// }
-/// // … and `FromRequest` of axum or actix-web, which reads the form in the server.
+/// // `FromRequest` of axum or actix-web reads the form in the server.
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be an argument of a handler that runs in a worker process",
@@ -48,13 +48,13 @@ use crate::offload::process::Attachment;
     note = "for an extractor of your own, implement `ProcessArgument`"
 )]
 pub trait ProcessArgument: Sized {
-    /// What is sent to the worker.
+    /// The value that is sent to the worker.
     type Sent: Serialize + DeserializeOwned + Send + 'static;
 
-    /// Makes the value that is sent. Called in the server.
+    /// Converts the argument to the value that is sent. Called in the server.
     fn into_sent(self) -> Self::Sent;
 
-    /// Makes the argument of the function. Called in the worker.
+    /// Converts the value that was sent to the argument of the function. Called in the worker.
     fn from_sent(sent: Self::Sent) -> Self;
 }
 

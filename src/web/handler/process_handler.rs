@@ -16,13 +16,16 @@ use crate::web::{Refusal, RequestHead};
 /// ([`process_handler`](crate::web::actix::process_handler)).
 ///
 /// The extractors run in the server. Their values are sent to a worker of the [`ProcessPool`], which calls the function
-/// and makes the response. The response is sent back. So a function that crashes, loops for ever or takes all memory
-/// costs one response with status 500 or 504, and the server goes on. The [tables of refusals](crate::web#refusals) list
-/// all of them. See [`offload::process`](crate::offload::process) for what a function may do in a worker.
+/// and converts the result to a response. The response is sent back. If the function crashes, loops past the
+/// [`timeout`](Self::timeout), or exceeds the
+/// [`memory_limit`](crate::offload::process::ProcessPoolBuilder::memory_limit) of the pool, one request gets status 500
+/// or 504, and the server continues. The [tables of refusals](crate::web#refusals) list all responses. See
+/// [`offload::process`](crate::offload::process) for what a function may do in a worker.
 ///
-/// A client that disconnects while its request waits for a worker costs nothing: the function never runs. If the client
-/// disconnects while the function runs, the worker is killed, and the next request gets a new one, unless the handler is
-/// [shielded](Self::shield). Servers do not notice [every client that disconnects](crate::web#clients-that-disconnect).
+/// If a client disconnects while its request waits for a worker, the function never runs. If the client disconnects
+/// while the function runs, the worker is killed, and the next request gets a new worker. Neither holds for a handler
+/// that is [shielded](Self::shield). Servers don't notice [every client that
+/// disconnects](crate::web#clients-that-disconnect).
 ///
 /// # Examples
 ///
@@ -84,8 +87,8 @@ impl<A, R> ProcessHandler<A, R> {
         self.set(|settings| settings.max_wait = Some(limit))
     }
 
-    /// Limits how long a request may take once its extractors have run. A limit of zero refuses every request. Default:
-    /// the limit of the pool, if it has one.
+    /// Limits how long a request may take after its extractors have run. A limit of zero refuses every request.
+    /// Default: the limit of the pool, if it has one.
     ///
     /// If the function has not begun by then, the request gets status 503, and the function never runs. Otherwise its
     /// worker is killed, and the request gets status 504.
@@ -100,7 +103,7 @@ impl<A, R> ProcessHandler<A, R> {
     }
 
     /// Changes the response to requests whose function produced no result, for any [reason](Refusal::reason): see
-    /// [`Refusal`]. The reason contains the [`ProcessError`], with the last words of the worker.
+    /// [`Refusal`]. The reason contains the [`ProcessError`], and with it the end of what the worker wrote.
     pub fn on_refusal(self, change: impl Fn(Refusal, &RequestHead<'_>) -> Refusal + Send + Sync + 'static) -> Self {
         self.set(|settings| settings.on_refusal = RefusalHook::new(change))
     }
@@ -110,7 +113,7 @@ impl<A, R> ProcessHandler<A, R> {
         self.settings.start::<A, R, C>(self.function, argument)
     }
 
-    /// Returns `true` if the function is to run even without its client.
+    /// Returns `true` if the function continues without its client.
     #[cfg(feature = "axum")]
     pub(crate) fn is_shielded(&self) -> bool {
         self.settings.is_shielded

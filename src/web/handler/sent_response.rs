@@ -1,12 +1,12 @@
-//! [`SentResponse`], a response on its way from a worker process to the server.
+//! [`SentResponse`], the form in which a worker process sends a response to the server.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::offload::process::Attachment;
 
-/// A response that a worker has made. The server must check every part of it: a function that damages the memory of its
-/// worker may have damaged the response.
+/// A response of a worker. The server must check every part of the response, because a function may have damaged the
+/// memory of its worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SentResponse {
     pub(crate) status: u16,

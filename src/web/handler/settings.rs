@@ -76,7 +76,7 @@ impl HandlerSettings<AnyPool> {
 
 #[cfg(feature = "process")]
 impl HandlerSettings<ProcessPool> {
-    /// Starts a call of `function`, for one request, in a worker of the pool.
+    /// Starts a task that calls `function` for one request in a worker of the pool.
     pub(super) fn start<A, R, C: Conversion<A, R>>(
         &self,
         function: fn(A) -> R,

@@ -19,8 +19,9 @@ impl Refusal {
     /// `anyhow::Error` or in an error of the service's own.
     ///
     /// The search finds [`AcquireError`], [`OffloadError`](crate::offload::OffloadError),
-    /// [`ProcessError`](crate::ProcessError), [`FlightError`] of work that cannot fail, and refusals. A `#[error(transparent)]` variant of thiserror hides its error from this search: use
-    /// `#[source]`, or match on the variant.
+    /// [`ProcessError`](crate::ProcessError), [`FlightError`] of work that cannot fail, and refusals. A
+    /// `#[error(transparent)]` variant of thiserror hides its error from this search: use `#[source]`, or match on the
+    /// variant.
     ///
     /// ```
     /// use onelane::AcquireError;

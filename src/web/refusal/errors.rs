@@ -210,7 +210,8 @@ fn problem_of(error: &OffloadError) -> (&'static Problem, Option<Duration>) {
     (problem, error.is_overload().then(|| error.retry_after().unwrap_or(MIN_RETRY_AFTER)))
 }
 
-/// The client learns neither how the work failed nor what the worker wrote: both describe the code of the service.
+/// The response shows the client neither how the work failed nor what the worker wrote: both describe the service's
+/// code.
 #[cfg(feature = "process")]
 impl From<ProcessError> for Refusal {
     fn from(error: ProcessError) -> Self {

@@ -24,8 +24,8 @@ pub enum RefusalReason {
     /// panicked.
     #[cfg(feature = "offload")]
     Offload(OffloadError),
-    /// The work of the request in a worker process produced no result. The error may contain what the worker wrote to
-    /// its standard error.
+    /// The task of the request in a worker process has no result. The error may contain what the worker wrote to its
+    /// standard error.
     #[cfg(feature = "process")]
     Process(ProcessError),
     /// The response that was made for the request ended early.

@@ -48,7 +48,7 @@ const CASES: [Case; 11] = [
     case("blocking", 1, true, &["1 blocking"]),
     case("cpu", 1, false, &["1 requests", "1 cpu"]),
     case("cpu", 1, true, &["1 cpu"]),
-    // The server is dropped at the deadline, and with it the request: the worker is killed and not left behind.
+    // Dropping the server at the deadline drops the request, so the worker is killed and not left behind.
     case("process", 1, false, &["1 requests"]),
     case("stream", 1, false, &["1 requests"]),
     case("periodic", 0, false, &["service periodic"]),

@@ -42,7 +42,7 @@ pub(super) struct Site {
     pub(super) pool: ProcessPool,
     pub(super) guard: Arc<EndpointGuard>,
     pub(super) users: Arc<KeyedGuard<String>>,
-    /// Kept while the server runs.
+    /// The server, which ends when this value is dropped.
     _server: Box<dyn Any>,
 }
 

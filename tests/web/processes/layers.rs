@@ -28,7 +28,7 @@ async fn crash_behind_a_guard_releases_its_permit(framework: Framework) {
     eventually("nothing is held", || site.guard.stats().held == 0).await;
 }
 
-/// A server that watches the connection kills the worker. Another one lets the handler continue.
+/// A server that watches the connection kills the worker. Other servers let the handler continue.
 async fn worker_behind_a_guard_holds_its_permit_until_it_has_ended(framework: Framework) {
     let (site, gate) = (Site::new(framework, pool(2).build()).await, FileGate::new());
     let mut leaving = site.running(&gate, "/guarded").await;

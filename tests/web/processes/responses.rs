@@ -1,4 +1,4 @@
-//! The result of a worker becomes the response.
+//! Responses of workers.
 
 use std::sync::Mutex;
 
@@ -67,7 +67,7 @@ async fn response_that_can_not_be_sent_is_500(framework: Framework) {
 
 static SPANS: Mutex<Vec<Option<&str>>> = Mutex::new(Vec::new());
 
-/// Notes in which span it is converted, on a thread of the pool.
+/// An argument that records the span in which a thread of the pool converts it.
 struct Noting;
 
 #[derive(serde::Deserialize)]

@@ -1,4 +1,4 @@
-//! What the workers of the tests run.
+//! The functions that the workers of the tests run.
 
 use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Signal, getpid, kill_process};
 use support::client::PATIENCE;
 
-/// A gate in the file system, which workers can see: they note that they wait, until the test creates the file.
+/// A gate in the file system, which workers can see. A worker notes that it waits, until the test opens the gate.
 pub(super) struct FileGate(PathBuf);
 
 impl FileGate {
@@ -30,7 +30,7 @@ impl FileGate {
         format!("{path}?gate={}", self.0.display())
     }
 
-    /// Returns the query of such a request.
+    /// Returns the query of a request that waits at this gate.
     pub(super) fn query(&self) -> HashMap<String, String> {
         HashMap::from([("gate".to_owned(), self.0.display().to_string())])
     }
@@ -48,7 +48,7 @@ impl FileGate {
 
 impl Drop for FileGate {
     fn drop(&mut self) {
-        // The workers that still wait go on.
+        // Workers that still wait continue.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

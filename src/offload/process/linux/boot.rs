@@ -1,4 +1,4 @@
-//! How the program becomes a zygote, before `main` begins or where `main` calls [`worker_guard`].
+//! [`worker_guard`], which turns the program into a zygote, before `main` begins or where `main` calls it.
 
 #![allow(unsafe_code, reason = "the constructor is placed in a section of the executable file")]
 
@@ -11,19 +11,19 @@ use rustix::net::SocketType;
 
 use super::{system, zygote};
 
-/// Set for a zygote, and removed as soon as it has started.
+/// The environment variable that marks a zygote. The zygote removes it as soon as it starts.
 pub(super) const VARIABLE: &str = "ONELANE_ZYGOTE";
-/// The value. Two versions of this crate in one program do not understand each other.
+/// The value of the variable. Two versions of this crate in one program don't understand each other's messages.
 pub(super) const VARIABLE_VALUE: &str = env!("CARGO_PKG_VERSION");
 
-/// The program looks for a zygote's environment before it does anything else.
+/// `true` once this process has looked for the variable, so that a zygote of this program would never run `main`.
 static IS_PREPARED: AtomicBool = AtomicBool::new(false);
 
 /// The loader calls the functions of this section before `main`.
 #[cfg(feature = "process-constructor")]
 #[used]
-// SAFETY: The section holds functions of this type. This one needs nothing that other constructors prepare: it reads
-// the environment, which the C library has set up.
+// SAFETY: The section holds functions of this type. This function needs nothing that other constructors prepare: it
+// reads the environment, which the C library has set up.
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn() = {
     extern "C" fn construct() {
@@ -39,12 +39,13 @@ pub(crate) fn worker_guard() {
     }
     if env::var_os(VARIABLE).is_some_and(|value| value == VARIABLE_VALUE) && stdin_is_channel() {
         if system::threads().is_ok_and(|threads| threads != 1) {
-            let _ = writeln!(io::stderr(), "worker_guard() was called too late: call it first in main");
+            let _ = writeln!(io::stderr(), "call worker_guard() first in main, before anything starts a thread");
             system::exit_now(1);
         }
         // SAFETY: `main` has not begun, or calls this function first, so no other thread reads the environment.
         unsafe { system::remove_variable(VARIABLE) };
-        // SAFETY: `main` has not begun, or has done nothing yet. What other constructors have opened, no worker needs.
+        // SAFETY: `main` has not begun, or has done nothing yet. No worker needs files that other constructors have
+        // opened.
         if let Err(error) = unsafe { system::close_from(3) } {
             let _ = writeln!(io::stderr(), "closing the files of the server failed: {error}");
             system::exit_now(1);
@@ -53,14 +54,14 @@ pub(crate) fn worker_guard() {
     }
 }
 
-/// Returns `true` if workers of this program would run as workers, and not as another server.
+/// Returns `true` if a zygote of this program would run as a zygote, and not as another server.
 pub(super) fn is_prepared() -> bool {
     #[cfg(feature = "process-constructor")]
     std::hint::black_box(&CONSTRUCTOR);
     IS_PREPARED.load(Ordering::Relaxed)
 }
 
-/// A person may have set the variable by hand: only a zygote has a socket of this type as its standard input.
+/// Returns `true` if the standard input is the socket of a zygote. The variable alone may have been set by hand.
 fn stdin_is_channel() -> bool {
     let stdin = rustix::stdio::stdin();
     let is_socket = rustix::fs::fstat(stdin).is_ok_and(|status| FileType::from_raw_mode(status.st_mode).is_socket());

@@ -1,4 +1,4 @@
-//! [`Channel`], the socket between a server and its zygote: messages of at most 64 KiB, with file descriptors.
+//! [`Channel`], the socket between a server and its zygote, for messages of at most 64 KiB with file descriptors.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -22,10 +22,10 @@ use crate::offload::process::sandbox::SandboxRules;
 const MAX_DESCRIPTORS: usize = 2;
 const MAX_MESSAGE: usize = 64 << 10;
 
-/// What a server asks of its zygote.
+/// A command of a server to its zygote.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Command {
-    /// Sets how workers are made. The first message.
+    /// Sets the settings of all workers. This is the first command.
     Configure(WorkerSettings),
     /// Forks a worker. Two descriptors belong to the message: the worker's socket, and its standard error.
     Fork,
@@ -33,10 +33,10 @@ pub(super) enum Command {
     Reap(i32),
 }
 
-/// What a zygote answers.
+/// The answer of a zygote to a command.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Answer {
-    /// The zygote is ready. It runs the executable file with this device and inode.
+    /// The zygote is ready, which no command requests. It runs the executable file with this device and inode.
     Ready {
         device: u64,
         inode: u64,
@@ -44,7 +44,7 @@ pub(super) enum Answer {
     Forked(i32),
     /// The worker has ended.
     Ended {
-        /// Negative for a signal.
+        /// The exit code, or the negative number of a signal.
         exit: i32,
         peak_memory: u64,
     },
@@ -53,12 +53,12 @@ pub(super) enum Answer {
     Failed(String),
 }
 
-/// How workers are made.
+/// The settings of the workers of a pool.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct WorkerSettings {
     /// A function that each worker calls before its first task.
     pub(super) initializer: Option<[u8; Function::LENGTH]>,
-    /// In bytes.
+    /// The memory limit of a worker, in bytes.
     pub(super) memory_limit: Option<u64>,
     #[cfg(feature = "landlock")]
     pub(super) sandbox: Option<SandboxRules>,
@@ -94,7 +94,7 @@ impl Answer {
 pub(super) struct Channel(OwnedFd);
 
 impl Channel {
-    /// Creates both ends. No program that this process executes inherits them.
+    /// Creates both ends. Programs that this process executes don't inherit them.
     pub(super) fn pair() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         Ok((Self(ours), theirs))

@@ -15,15 +15,15 @@ use super::frame::{REPLY_HEADER, RemoteEvent, ReplyKind, level_number, reply_hea
 use crate::offload::process::codec::{self, Message};
 use crate::trace::TARGET;
 
-/// The greatest level that the server wants. It guards no other memory, so `Relaxed` suffices.
+/// The greatest level of events that the server wants. The value guards no other memory, so `Relaxed` suffices.
 static LEVEL: AtomicU8 = AtomicU8::new(0);
-/// Where events are written. `None` while no task runs: the server reads only while it waits for a reply. The reply is
-/// written with the mutex held, so that no event is written into it or after it.
+/// The socket that events are written to. `None` while no task runs, because the server reads only while it waits for a
+/// reply. The reply is written with the mutex held, so that no event is written into the reply or after it.
 static OUTPUT: Mutex<Option<UnixStream>> = Mutex::new(None);
-/// Whether the subscriber of this file is the one of the process. An initializer may have set another one.
+/// `true` if [`Forwarder`] is the global subscriber of the process. An initializer may have set another subscriber.
 static IS_SET: LazyLock<bool> = LazyLock::new(|| set_global_default(Forwarder).is_ok());
 
-/// Sends events up to `level` to the server until [`write_reply`] is called. With 0, no event is sent.
+/// Sends events up to `level` to the server until [`write_reply`] is called. With level 0, no event is sent.
 pub(super) fn forward_events(socket: &UnixStream, level: u8) {
     if level == 0 && LEVEL.load(Ordering::Relaxed) == 0 {
         return;
@@ -38,7 +38,7 @@ pub(super) fn forward_events(socket: &UnixStream, level: u8) {
 
 /// Writes the reply of a task, after its last event.
 pub(super) fn write_reply(mut socket: &UnixStream, reply: &Message) -> std::io::Result<()> {
-    // `exit_now` would lose the rest of a line.
+    // `exit_now`, which ends the worker later, flushes nothing.
     let _ = std::io::stdout().flush();
     let mut output = OUTPUT.lock().unwrap_or_else(PoisonError::into_inner);
     *output = None;
@@ -49,12 +49,12 @@ pub(super) fn write_reply(mut socket: &UnixStream, reply: &Message) -> std::io::
     socket.write_all(&reply.body)
 }
 
-/// The subscriber of a worker. It has no spans.
+/// The subscriber of a worker, which has no spans.
 struct Forwarder;
 
 impl Subscriber for Forwarder {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // The server reports what happens to tasks itself.
+        // The server itself emits the events of this crate about tasks.
         metadata.is_event()
             && level_number(*metadata.level()) <= LEVEL.load(Ordering::Relaxed)
             && metadata.target() != TARGET
@@ -86,7 +86,7 @@ impl Subscriber for Forwarder {
         let header = reply_header(ReplyKind::Event, frame.len() - REPLY_HEADER);
         frame[..REPLY_HEADER].copy_from_slice(&header);
         if let Some(output) = &mut *OUTPUT.lock().unwrap_or_else(PoisonError::into_inner) {
-            // The server is gone if this fails.
+            // If this fails, the server has ended.
             let _ = output.write_all(&frame);
         }
     }
@@ -104,7 +104,7 @@ struct Fields {
 
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        // Writing to a string fails only if the `Debug` of the value does.
+        // Writing to a string fails only if the `Debug` of the value fails.
         let _ = if field.name() == "message" {
             write!(self.message, "{value:?}")
         } else {

@@ -1,7 +1,7 @@
 //! The messages between a server and a worker: a header of fixed length, then a body.
 //!
-//! The worker trusts the server. The server does not trust the worker, whose memory a task may have overwritten: it
-//! checks each header, and takes memory only for bytes that have arrived.
+//! The worker trusts the server. The server does not trust the worker, whose memory a task may have overwritten. So the
+//! server checks each header, and allocates memory only in proportion to the bytes that have arrived.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use tracing::Level;
 
 use crate::offload::process::function::Function;
 
-/// What comes first in a request. The rest is a [`RequestMeta`], unless its length is 0, and the arguments.
+/// The start of a request. A [`RequestMeta`] follows, unless its length is 0, and then the arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RequestHeader {
     pub(super) function: [u8; Function::LENGTH],
-    /// How long the caller waits.
+    /// How long the caller still waits.
     pub(super) budget: Option<Duration>,
-    /// The greatest level of `tracing` events that the server wants, from 1 for errors to 5. 0 for none.
+    /// The greatest level of `tracing` events that the server wants, from 1 for errors to 5, or 0 for no events.
     pub(super) level: u8,
     pub(super) meta_length: u64,
     pub(super) arguments_length: u64,
-    /// How many attachments there are. The length of each follows the arguments, and their bytes come last.
+    /// The number of attachments. The lengths of all attachments follow the arguments, and then their bytes.
     pub(super) attachments: u32,
 }
 
@@ -52,16 +52,16 @@ impl RequestHeader {
     }
 }
 
-/// What the worker knows of a task, besides its function and its arguments.
+/// The details of a task that the worker needs besides its function and its arguments.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct RequestMeta {
     /// Empty if the task has no label.
     pub(super) label: String,
-    /// The guards and flights that the task's caller is inside: the distance of each, and a number within it.
+    /// The guards that the task's caller is inside: for each, the distance of its address, and the number of its scope.
     pub(super) scopes: Vec<(i64, u64)>,
 }
 
-/// What a reply is.
+/// The kind of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum ReplyKind {
@@ -71,11 +71,11 @@ pub(super) enum ReplyKind {
     Done = 2,
     /// A [`RemotePanic`].
     Panicked = 3,
-    /// A text: the arguments or the result can't be converted.
+    /// A text that says why the arguments or the result can't be converted.
     Codec = 4,
-    /// A [`RemoteEvent`]. The task goes on.
+    /// A [`RemoteEvent`]. The task continues.
     Event = 5,
-    /// An attachment of the result that follows.
+    /// An attachment of a result that comes later.
     Attachment = 6,
 }
 
@@ -89,7 +89,7 @@ pub(super) struct RemotePanic {
 /// A `tracing` event in a worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct RemoteEvent {
-    /// From 1 for errors to 5.
+    /// The level, from 1 for errors to 5.
     pub(super) level: u8,
     pub(super) target: String,
     pub(super) message: String,
@@ -97,7 +97,7 @@ pub(super) struct RemoteEvent {
     pub(super) fields: String,
 }
 
-/// Shortens a text that is no result, so that it is no longer than a reply may be.
+/// Shortens a text of a panic or an event, so that the reply stays within [`MAX_NOTICE`].
 pub(super) fn truncate(text: &mut String) {
     const LONGEST: usize = 16 << 10;
     if text.len() > LONGEST {
@@ -107,7 +107,7 @@ pub(super) fn truncate(text: &mut String) {
     }
 }
 
-/// Returns the number of a level: from 1 for errors to 5.
+/// Returns the number of a level, from 1 for errors to 5.
 pub(super) fn level_number(level: Level) -> u8 {
     match level {
         Level::ERROR => 1,
@@ -118,7 +118,7 @@ pub(super) fn level_number(level: Level) -> u8 {
     }
 }
 
-/// The length of the header of a reply: its kind, and the length of its body.
+/// The length of a reply's header, which has the kind of the reply and the length of its body.
 pub(super) const REPLY_HEADER: usize = 1 + 8;
 
 pub(super) fn reply_header(kind: ReplyKind, length: usize) -> [u8; REPLY_HEADER] {

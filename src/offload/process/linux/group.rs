@@ -1,4 +1,4 @@
-//! [`ProcessGroup`], a worker with all processes that it has started.
+//! [`ProcessGroup`], a worker with the processes that it has started.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,7 +14,7 @@ pub(super) struct ProcessGroup {
 }
 
 impl ProcessGroup {
-    /// Finds the group of a worker that has not been collected.
+    /// Creates a handle to the group of a worker that has not been collected.
     pub(super) fn new(leader: Pid) -> io::Result<Self> {
         Ok(Self { leader, pidfd: pidfd_open(leader, PidfdFlags::empty())? })
     }
@@ -23,11 +23,11 @@ impl ProcessGroup {
         self.leader
     }
 
-    /// Kills all processes of the group. Does nothing once the leader has been collected: the system may have given the
-    /// identifier to another process.
+    /// Kills all processes of the group. Does nothing once the leader has been collected, because the system may have
+    /// given its identifier to another process.
     pub(super) fn kill(&self) {
-        // The leader may have moved to another group, where the second signal does not reach it. A leader that has
-        // ended still receives the first one until it is collected.
+        // The leader may have moved to another group, where the signal to the group does not reach it. The signal to
+        // the leader succeeds until the leader is collected, even after its end.
         if pidfd_send_signal(&self.pidfd, Signal::KILL).is_ok() {
             let _ = kill_process_group(self.leader, Signal::KILL);
         }

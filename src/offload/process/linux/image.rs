@@ -1,4 +1,4 @@
-//! [`contains_function`] and [`contains_static`], which find out if something is part of the executable file.
+//! [`contains_function`] and [`contains_static`], which find out whether an address is part of the executable file.
 
 use std::fs;
 use std::ops::Range;
@@ -6,9 +6,9 @@ use std::sync::LazyLock;
 
 use super::system;
 
-/// Where this process has mapped its executable file.
+/// The addresses at which this process has mapped its executable file.
 static IMAGE: LazyLock<Image> = LazyLock::new(|| {
-    // The file is the one that contains this function. Its path may be that of a file that was deleted or replaced.
+    // The executable is the file that contains this function. Its path may lead to another file by now.
     let own = (system::exit_now as fn(i32) -> ! as *const ()).addr();
     Image::of_file_at(own, &fs::read_to_string("/proc/self/maps").unwrap_or_default())
 });
@@ -23,7 +23,7 @@ struct Image {
 struct Mapping<'a> {
     range: Range<usize>,
     is_code: bool,
-    /// The device and the inode. The inode is `0` for memory without a file.
+    /// The device and the inode of the file. The inode is `0` for memory without a file.
     file: (&'a str, &'a str),
     has_name: bool,
 }
@@ -39,7 +39,7 @@ impl Image {
         let mut image = Self::default();
         let mut end = None;
         for Mapping { range, is_code, file: mapped, has_name } in mappings {
-            // Variables that begin as zeroes follow the file, in memory without a name.
+            // Statics that begin as zeroes follow the file, in memory without a name.
             let is_part = mapped == file || (end == Some(range.start) && !has_name);
             end = is_part.then_some(range.end);
             if is_part {
@@ -61,12 +61,12 @@ impl<'a> Mapping<'a> {
     }
 }
 
-/// Returns `true` if the address is code of the executable file, which every process of this program has.
+/// Returns `true` if the address is in the code of the executable file, which every process of this program has.
 pub(super) fn contains_function(address: usize) -> bool {
     IMAGE.code.iter().any(|range| range.contains(&address))
 }
 
-/// Returns `true` if the address is that of a static of the executable file.
+/// Returns `true` if the address is in the data of the executable file, where its statics are.
 pub(super) fn contains_static(address: usize) -> bool {
     IMAGE.data.iter().any(|range| range.contains(&address))
 }
@@ -77,7 +77,7 @@ mod tests {
 
     use super::*;
 
-    /// Returns the code of a library.
+    /// Returns the addresses of a library's code.
     fn code_of(file: &str) -> Option<Range<usize>> {
         let maps = fs::read_to_string("/proc/self/maps").ok()?;
         let mut mappings = maps.lines().filter(|line| line.contains(file)).filter_map(Mapping::parse);

@@ -1,10 +1,10 @@
-//! The keeper of a pool: a thread that ends idle workers, and starts those that stay warm.
+//! The keeper of a pool: a thread that ends idle workers, and starts workers ahead of tasks.
 //!
 //! # Invariants
 //!
-//! 1. While a pool has workers, or is to start one ahead, it has a keeper, unless the system has refused the thread.
-//! 2. A keeper ends only when its pool has no worker. It then ends the zygote too.
-//! 3. Each worker is counted once: it is idle, busy or ending, until the system has no process of it.
+//! 1. While a pool has workers, or has to start some ahead, it has a keeper, unless the system has refused the thread.
+//! 2. A keeper ends only when its pool has no worker. The keeper then ends the zygote too.
+//! 3. Each worker is counted once, as idle, busy or ending, until it is collected or does not end in time.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,28 +19,28 @@ use crate::sync::{MutexGuard, lock, wait_timeout};
 
 /// The least and the greatest time between two checks of the idle workers.
 const PERIODS: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
-/// The first and the greatest pause after a worker could not be started ahead, or has died before it got a task. Each
-/// worker that cannot be started doubles the pause.
+/// The first and the greatest pause after a worker could not be started ahead, or died before it got a task. Each
+/// failed start in a row doubles the pause.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
-/// How many workers may wait until the keeper ends them. If the keeper is late, tasks end their workers themselves.
+/// How many workers may wait for the keeper to end them. If the keeper is late, the threads of tasks end their workers.
 const MAX_RETIRED: usize = 4;
 
-/// The workers of a pool that run no task, and how many others there are.
+/// The workers of a pool that run no task, and the numbers of the others.
 #[derive(Debug, Default)]
 pub(super) struct SetState {
-    /// The worker that was used last is the last one: it is used again first, while its memory is in the caches.
+    /// In the order of their last use. The last worker gets the next task, while its memory is in the caches.
     pub(super) idle: VecDeque<IdleWorker>,
-    /// How many workers run a task or start.
+    /// How many workers run a task or are starting.
     pub(super) busy: usize,
-    /// How many workers end.
+    /// How many workers are ending.
     pub(super) ending: usize,
-    /// Those of the ending workers that wait for the keeper.
+    /// The ending workers that wait for the keeper.
     retired: Vec<Worker>,
     is_closed: bool,
     has_keeper: bool,
-    /// When a task last left its worker.
+    /// When a worker last became idle or ended.
     used_at: Option<Instant>,
-    /// Until when no worker is started ahead, and the length of that pause.
+    /// The end of the pause in which no worker is started ahead, and the length of the pause.
     pause: Option<(Instant, Duration)>,
 }
 
@@ -51,8 +51,8 @@ pub(super) struct IdleWorker {
 }
 
 impl SetState {
-    /// Takes the workers that end: retired ones, those that have died while they were idle, and those that have been
-    /// idle since `limit`, as far as `min_idle` remain.
+    /// Takes the workers that have to end: retired workers, workers that died while they were idle, and workers that
+    /// have been idle since `limit`, as long as `min_idle` workers remain.
     fn take_ending(&mut self, min_idle: usize, limit: Option<Instant>) -> Vec<Worker> {
         let mut ending = Vec::new();
         let mut have_died = false;
@@ -65,7 +65,7 @@ impl SetState {
             }
         }
         if have_died {
-            // Those that are started in their place may die in the same way.
+            // Workers that replace them may die in the same way.
             self.pause_starting(Instant::now());
         }
         let is_late = |idle: &IdleWorker| limit.is_some_and(|limit| idle.since <= limit);
@@ -104,7 +104,7 @@ impl WorkerSet {
         }
     }
 
-    /// Returns `true` if a worker is to be started ahead.
+    /// Returns `true` if a worker has to be started ahead.
     pub(super) fn lacks_idle(&self, state: &SetState) -> bool {
         let idle = state.idle.len();
         !state.is_closed && idle < self.settings.min_idle && idle + state.busy < self.limiter.total()
@@ -129,7 +129,7 @@ impl WorkerSet {
                 state = lock(&self.state);
             } else if state.is_unused(limit) && (state.is_closed || self.settings.min_idle == 0) {
                 state.has_keeper = false;
-                // No thread starts a worker, which would need the zygote: it would count as busy.
+                // No thread is starting a worker, which needs the zygote: that worker would count as busy.
                 let zygote = lock(&self.zygote).take();
                 drop(state);
                 return drop(zygote);
@@ -157,7 +157,7 @@ impl WorkerSet {
     /// Keeps a worker for the next task.
     pub(super) fn put_back(&self, worker: Worker) {
         let mut state = lock(&self.state);
-        // A task may have started a worker while the keeper started one, and the total may have changed.
+        // A task may have started a worker while the keeper started this one, and the total may have changed.
         if state.is_closed || state.idle.len() + state.busy > self.limiter.total() {
             return self.retire_from(state, worker);
         }
@@ -167,7 +167,7 @@ impl WorkerSet {
         state.idle.push_back(IdleWorker { worker, since: now });
     }
 
-    /// Ends a worker that runs no task any more, without a delay for the task.
+    /// Ends a worker that has run its task, without a delay for the caller.
     pub(super) fn retire(&self, worker: Worker) {
         self.retire_from(lock(&self.state), worker);
     }
@@ -185,7 +185,7 @@ impl WorkerSet {
         self.end_retired(worker);
     }
 
-    /// Records that a task has ended with its worker.
+    /// Records that a busy worker has ended, or could not be started.
     pub(super) fn release_ended(&self) {
         let mut state = lock(&self.state);
         state.busy -= 1;
@@ -194,7 +194,7 @@ impl WorkerSet {
         self.changed.notify_one();
     }
 
-    /// Ends a worker that counts as ending.
+    /// Ends a worker that is counted as ending.
     fn end_retired(&self, mut worker: Worker) {
         if worker.has_ended() {
             self.died.fetch_add(1, Ordering::Relaxed);
@@ -204,7 +204,7 @@ impl WorkerSet {
         lock(&self.state).ending -= 1;
     }
 
-    /// Ends idle workers now, and the others after their tasks. Waits for none of them.
+    /// Ends idle workers now, and other workers after their tasks, without waiting for them.
     pub(in crate::offload::process) fn close(&self) {
         let mut state = lock(&self.state);
         state.is_closed = true;

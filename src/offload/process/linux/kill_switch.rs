@@ -1,11 +1,11 @@
-//! [`KillSwitch`], with which a caller that leaves kills the worker that runs its task.
+//! [`KillSwitch`], with which a caller that leaves kills the worker of its task.
 
 use std::sync::Arc;
 
 use super::group::ProcessGroup;
 use crate::sync::{Mutex, lock};
 
-/// Shared by the caller of a task and the thread that waits for its worker.
+/// Kills the worker of a task. Shared by the caller of the task and the thread that waits for the worker.
 #[derive(Debug, Default)]
 pub(in crate::offload::process) struct KillSwitch(Mutex<KillState>);
 
@@ -13,14 +13,14 @@ pub(in crate::offload::process) struct KillSwitch(Mutex<KillState>);
 enum KillState {
     #[default]
     Idle,
-    /// The worker that runs the task, which is not collected until the switch is disarmed.
+    /// The group of the worker that runs the task. The worker is not collected until the switch is disarmed.
     Armed(Arc<ProcessGroup>),
-    /// The caller wants no result.
+    /// The caller has left.
     Fired,
 }
 
 impl KillSwitch {
-    /// Kills the worker, if one runs the task, and keeps any other from running it.
+    /// Kills the worker that runs the task, if there is one, and prevents other workers from running it.
     pub(in crate::offload::process) fn fire(&self) {
         let mut state = lock(&self.0);
         if let KillState::Armed(group) = &*state {
@@ -29,7 +29,7 @@ impl KillSwitch {
         *state = KillState::Fired;
     }
 
-    /// Lets the caller kill this worker. Returns `false` if the caller has left already.
+    /// Allows the caller to kill this worker. Returns `false` if the caller has already left.
     pub(super) fn arm(&self, worker: &Arc<ProcessGroup>) -> bool {
         let mut state = lock(&self.0);
         let is_wanted = !matches!(*state, KillState::Fired);
@@ -44,7 +44,8 @@ impl KillSwitch {
         matches!(*lock(&self.0), KillState::Fired)
     }
 
-    /// Protects the worker, which may now be reaped or run other tasks. Returns `true` if the caller has left.
+    /// Protects the worker, which may be collected or run other tasks from now on. Returns `true` if the caller has
+    /// left.
     pub(super) fn disarm(&self) -> bool {
         let mut state = lock(&self.0);
         let is_fired = matches!(*state, KillState::Fired);

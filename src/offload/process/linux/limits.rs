@@ -1,4 +1,4 @@
-//! [`CallLimits`], what a worker may use for one task, and [`LimitWatch`], which checks it while the server waits.
+//! [`CallLimits`], the limits of one task, and [`LimitWatch`], which checks them while the server waits.
 
 use std::sync::LazyLock;
 use std::thread;
@@ -7,28 +7,28 @@ use std::time::{Duration, Instant};
 use super::system;
 use super::worker::{CallEnd, Worker};
 
-/// How often the memory of a worker is checked.
+/// The time between two checks of the memory of a worker.
 const MEMORY_CHECK: Duration = Duration::from_millis(100);
 /// The least time between two checks of the processor time of a worker.
 const CPU_CHECK: Duration = Duration::from_millis(1);
 
-/// The greatest time between two checks of the processor time.
+/// The greatest time between two checks of the processor time of a worker.
 const LONGEST_CHECK: Duration = Duration::from_secs(3_600);
 
-/// No process uses more processor time than this number times the time that passes.
+/// The number of processors. No process uses more processor time than this number times the elapsed time.
 static PROCESSORS: LazyLock<u32> =
     LazyLock::new(|| thread::available_parallelism().map_or(1, |number| u32::try_from(number.get()).unwrap_or(1)));
 
-/// What a worker may use for one task.
+/// The limits of one task.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CallLimits {
-    /// When the worker is killed.
+    /// The time at which the worker is killed.
     pub(super) kill_at: Option<Instant>,
-    /// In bytes.
+    /// The physical memory of the worker, in bytes.
     pub(super) memory: Option<u64>,
-    /// The processor time of all threads.
+    /// The processor time of all threads of the worker.
     pub(super) cpu: Option<Duration>,
-    /// The length of the greatest reply, in bytes.
+    /// The greatest length of a reply, in bytes.
     pub(super) max_reply: usize,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct LimitWatch {
 
 struct CpuCheck {
     at: Instant,
-    /// How much processor time the worker has used when the task has used its share.
+    /// The processor time of the worker at which the task has used up its own limit.
     limit: Duration,
 }
 
@@ -55,12 +55,12 @@ impl LimitWatch {
         Self { limits, memory_check: limits.memory.map(|_| now + MEMORY_CHECK), cpu }
     }
 
-    /// Returns when the limits are to be checked next.
+    /// Returns the time of the next check.
     pub(super) fn next_check(&self) -> Option<Instant> {
         [self.limits.kill_at, self.memory_check, self.cpu.as_ref().map(|cpu| cpu.at)].into_iter().flatten().min()
     }
 
-    /// Checks the limits whose time has come. Returns the one that the worker exceeds.
+    /// Makes the checks that are due. Returns how the call ends if the worker exceeds a limit.
     pub(super) fn check(&mut self, worker: &Worker) -> Option<CallEnd> {
         let Self { limits, memory_check, cpu } = self;
         let now = Instant::now();
@@ -78,7 +78,7 @@ impl LimitWatch {
             if left.is_zero() {
                 return Some(CallEnd::OutOfTime);
             }
-            // Until then the worker cannot have used what is left.
+            // The worker can't use up what is left earlier, even on all processors.
             let unused = (left / *PROCESSORS).max(CPU_CHECK);
             cpu.at = now.checked_add(unused.min(LONGEST_CHECK)).unwrap_or(now);
         }

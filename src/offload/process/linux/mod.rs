@@ -9,21 +9,21 @@
 //! | file | contents |
 //! |---|---|
 //! | `worker_set` | the workers of a pool, and how a task gets one |
-//! | `keeper` | ends idle workers, starts those that stay warm |
-//! | `worker` | one worker: sends a request, waits for the reply, kills the worker |
-//! | `limits` | what a task may use, and how that is checked |
+//! | `keeper` | ends idle workers, and starts workers ahead of tasks |
+//! | `worker` | the server's side of one worker: sends a request, waits for the reply, kills the worker |
+//! | `limits` | the limits of a task, and their checks |
 //! | `group`, `kill_switch` | how a caller that leaves kills the worker of its task |
-//! | `zygote_link` | starts the zygote, asks it for workers |
+//! | `zygote_link` | starts the zygote, and requests workers from it |
 //! | `channel`, `frame` | the messages between server and zygote, and between server and worker |
 //! | `reply_buffer` | what a worker has sent, which is not trusted |
 //! | `trace` | the events of process pools |
 //! | `stderr_tail`, `wait` | reads the standard error of a worker, waits for file descriptors |
-//! | `image` | finds out if a function is part of the executable file |
-//! | `boot` | how the program becomes a zygote before `main` |
+//! | `image` | finds out whether a function is part of the executable file |
+//! | `boot` | turns the program into a zygote before `main` |
 //! | `zygote` | forks workers |
-//! | `serve`, `events` | what a worker does, and how its `tracing` events reach the server |
+//! | `serve`, `events` | runs tasks in a worker, and sends its `tracing` events to the server |
 //! | `sandbox` | what a worker gives up before its first task |
-//! | `system` | calls of the operating system that need `unsafe` |
+//! | `system` | system calls that need `unsafe` |
 
 mod boot;
 mod channel;

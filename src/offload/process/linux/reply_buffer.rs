@@ -1,7 +1,7 @@
 //! [`ReplyBuffer`], the replies of a worker while they arrive.
 //!
 //! A task may have damaged the memory of its worker, so nothing that a worker sends is trusted: each length is checked
-//! before memory is taken for it, and memory is taken only for a chunk beyond what has arrived.
+//! before memory is allocated for it, and at most a chunk is allocated beyond what has arrived.
 
 use std::mem;
 use std::os::fd::AsFd;
@@ -13,27 +13,27 @@ use rustix::net::{RecvFlags, recv};
 use super::frame::{REPLY_HEADER, ReplyKind, number};
 use crate::offload::process::attachment::MIN_BESIDE;
 
-/// The least and the greatest number of bytes for which memory is taken before they arrive.
+/// The least and the greatest number of bytes for which memory is allocated before they arrive.
 pub(super) const SMALL: usize = 4 << 10;
 pub(super) const CHUNK: usize = 1 << 20;
-/// How long a panic, an event or an error may be, also if a result must be shorter. A worker truncates its texts.
+/// The greatest length of a panic, an event or an error, even if `max_reply` is smaller. A worker truncates its texts.
 const MAX_NOTICE: usize = 64 << 10;
-/// How much memory is kept for the next reply.
+/// How much memory is kept for the next reply, in bytes.
 const KEPT: usize = 32 << 20;
 
 /// The replies of one worker while they arrive.
 #[derive(Debug, Default)]
 pub(super) struct ReplyBuffer {
-    /// What has arrived and is no attachment.
+    /// The bytes that have arrived, without those of attachments.
     bytes: Vec<u8>,
-    /// An attachment that has not arrived completely, and its length.
+    /// An attachment that has not arrived completely, and its full length.
     attaching: Option<(Vec<u8>, usize)>,
     attachments: Vec<Bytes>,
-    /// How many bytes the attachments have together.
+    /// The total length of the attachments.
     attached: usize,
 }
 
-/// What is known of the first reply in the buffer.
+/// The state of the first reply in the buffer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Arrived {
     /// More bytes must arrive.
@@ -44,8 +44,8 @@ pub(super) enum Arrived {
 }
 
 impl ReplyBuffer {
-    /// Receives bytes. Returns how many, and 0 at the end. Memory is taken for a chunk, or for as much as has arrived
-    /// already.
+    /// Receives bytes. Returns the number of bytes, which is 0 at the end. Allocates memory for a chunk at most, or for
+    /// as many bytes as have arrived already.
     pub(super) fn receive(&mut self, socket: impl AsFd) -> rustix::io::Result<usize> {
         let (bytes, missing) = match &mut self.attaching {
             Some((bytes, length)) => {
@@ -65,7 +65,8 @@ impl ReplyBuffer {
         Ok(received)
     }
 
-    /// Examines the first reply that is no attachment. Bodies and attachments above `max_body` are bad.
+    /// Examines the first reply that is no attachment. A body is bad if it is longer than `max_body`, together with its
+    /// attachments.
     pub(super) fn first(&mut self, max_body: usize) -> Arrived {
         loop {
             if self.attaching.is_some() {

@@ -1,4 +1,4 @@
-//! [`enter`], with which a worker gives up what its tasks need not do.
+//! [`enter`], with which a worker enters the sandbox.
 
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;
@@ -14,12 +14,12 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_fi
 use super::system;
 use crate::offload::process::sandbox::SandboxRules;
 
-/// What a required sandbox needs. Earlier kernels let a process truncate files that it may not write to.
+/// The Landlock version that a required sandbox needs. Earlier versions don't restrict the truncation of files.
 const REQUIRED: ABI = ABI::V3;
-/// What a sandbox uses where the kernel has it.
+/// The Landlock version that a sandbox uses where the kernel supports it.
 const KNOWN: ABI = ABI::V6;
 
-/// Calls that reach into other processes, or get around this filter.
+/// System calls that reach into other processes, or bypass this filter.
 const DENIED: [libc::c_long; 5] = [
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
@@ -30,7 +30,7 @@ const DENIED: [libc::c_long; 5] = [
 const EXECUTE: [libc::c_long; 2] = [libc::SYS_execve, libc::SYS_execveat];
 const NETWORK: [libc::c_long; 1] = [libc::SYS_socket];
 
-/// Restricts this thread, and all threads and processes that it starts.
+/// Restricts this thread, and all threads and processes that this thread starts.
 pub(super) fn enter(rules: &SandboxRules) -> Result<(), String> {
     if rules.is_required && system::threads().map_err(|error| error.to_string())? != 1 {
         return Err("the sandbox cannot restrict threads of the initializer: start them in a task".to_owned());
@@ -58,12 +58,12 @@ fn restrict_files(rules: &SandboxRules) -> Result<(), Box<dyn Error>> {
     for path in &rules.write {
         files = files.add_rule(beneath(path, AccessFs::from_all(KNOWN))?)?;
     }
-    // This also sets that no program gains privileges.
+    // This also sets `no_new_privs`, so that no program gains privileges.
     files.restrict_self()?;
     Ok(())
 }
 
-/// Returns the rule of a path. Rights that only directories have do not apply to a file.
+/// Returns the rule of a path. Access rights of directories are left out if the path is a file.
 fn beneath(path: &Path, access: BitFlags<AccessFs>) -> Result<PathBeneath<PathFd>, Box<dyn Error>> {
     Ok(PathBeneath::new(PathFd::new(path)?, access).set_compatibility(CompatLevel::BestEffort))
 }
@@ -79,7 +79,7 @@ fn restrict_calls(rules: &SandboxRules) -> Result<(), Box<dyn Error>> {
     let denied: BTreeMap<i64, _> = denied.into_iter().map(|call| (call, Vec::new())).collect();
     let errno = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     let filter = SeccompFilter::new(denied, SeccompAction::Allow, errno, TargetArch::try_from(ARCH)?)?;
-    // The filter sets that no program gains privileges, which a filter needs.
+    // This sets `no_new_privs`, which a filter needs.
     apply_filter(&BpfProgram::try_from(filter)?)?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The worker: reads requests, calls functions, writes replies.
+//! The worker's loop, which reads requests, calls functions and writes replies.
 
 use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
@@ -21,7 +21,7 @@ use crate::scope::CallerScopes;
 /// How much memory the worker keeps for the arguments and the result of the next task, in bytes.
 const KEPT: usize = 32 << 20;
 
-/// The length of a length of an attachment.
+/// The number of bytes in which the length of an attachment is sent.
 const LENGTH: usize = size_of::<u64>();
 
 /// Runs tasks until the server closes the socket, and never returns.
@@ -50,7 +50,7 @@ fn serve(mut socket: &UnixStream, settings: &WorkerSettings) -> io::Result<()> {
     let mut header = [0; RequestHeader::LENGTH];
     loop {
         match requests.read_exact(&mut header) {
-            // The server has no more tasks.
+            // The server has closed the socket, since it has no more tasks for this worker.
             Err(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => {
                 return Ok(());
             }
@@ -77,9 +77,9 @@ fn serve(mut socket: &UnixStream, settings: &WorkerSettings) -> io::Result<()> {
     }
 }
 
-/// Runs one task. Returns the buffers, with the reply.
+/// Runs one task. Returns the buffer of the request, and the reply.
 fn run(header: &RequestHeader, request: Vec<u8>, attachments: Vec<Bytes>, reply: Message) -> (Vec<u8>, Message) {
-    // The lengths are those of bytes that have been read.
+    // This many bytes have been read, so the length fits.
     let arguments_at = header.meta_length as usize;
     let meta = &request[..arguments_at];
     let RequestMeta { label, scopes } = codec::decode(meta).unwrap_or_default();
@@ -117,7 +117,7 @@ fn initialize(initializer: Function) -> Result<(), RemotePanic> {
     .map_err(|message| RemotePanic { message, location: None })
 }
 
-/// Calls user code as the task of a pool on threads is called: with a context, and with its panic caught.
+/// Calls user code like the task of a pool on threads: with a context, and with its panic caught.
 fn call<F, T>(options: TaskOptions, caller: CallerContext, work: F) -> Result<T, RemotePanic>
 where
     F: FnOnce(&TaskContext) -> T + Send + 'static,
@@ -125,7 +125,7 @@ where
 {
     let job = Arc::new(Job::new(TaskPlace::default(), options, caller, work));
     Arc::clone(&job).run("worker");
-    // There is no waker yet.
+    // The job has no waker yet.
     drop(job.publish());
     let Poll::Ready(result) = job.poll(&Context::from_waker(Waker::noop())) else { unreachable!("the job has run") };
     result.map_err(|error| {
@@ -141,7 +141,7 @@ where
 }
 
 impl Message {
-    /// Creates a reply that is no result. The body cannot fail to be written to memory.
+    /// Creates a reply that is no result. Writing the body to memory does not fail. If it did, the body would be empty.
     fn of(kind: ReplyKind, write_body: impl FnOnce(&mut Vec<u8>) -> bool) -> Self {
         let mut body = vec![0; REPLY_HEADER];
         if !write_body(&mut body) {
@@ -153,7 +153,7 @@ impl Message {
     }
 }
 
-/// Reads a part of a request.
+/// Reads `length` bytes of a request. Memory is allocated for all of them, since the worker trusts the server.
 fn read(requests: &mut impl Read, length: u64, to: &mut Vec<u8>) -> io::Result<()> {
     to.reserve(usize::try_from(length).map_err(io::Error::other)?);
     let read = requests.by_ref().take(length).read_to_end(to)?;

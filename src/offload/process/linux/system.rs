@@ -1,4 +1,4 @@
-//! The calls of the operating system that have no safe function in a crate of this workspace.
+//! The system calls for which no crate of this workspace has a safe function.
 
 #![allow(unsafe_code, reason = "these calls have no safe interface")]
 
@@ -12,7 +12,7 @@ use rustix::process::Pid;
 
 use crate::offload::process::error::WorkerExit;
 
-/// A fork of this process.
+/// The two sides of a fork.
 pub(super) enum Forked {
     Parent(Pid),
     Child,
@@ -22,13 +22,13 @@ pub(super) enum Forked {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ended {
     pub(super) exit: WorkerExit,
-    /// The greatest resident set, in bytes.
+    /// The greatest size of the resident set, in bytes.
     pub(super) peak_memory: u64,
 }
 
 /// Returns how many threads this process has.
 pub(super) fn threads() -> io::Result<u64> {
-    // The folder has a folder for each thread, and two more links.
+    // The directory has a subdirectory for each thread. Each one is a link, and two links are its own.
     Ok(rustix::fs::stat("/proc/self/task")?.st_nlink - 2)
 }
 
@@ -38,8 +38,8 @@ pub(super) fn fork() -> io::Result<Forked> {
     let threads = threads()?;
     if threads != 1 {
         return Err(io::Error::other(format!(
-            "the program has {threads} threads before main begins, so it can't be forked: something that is linked \
-             to it starts threads"
+            "the program has {threads} threads before main begins, so it can't be forked: don't link a library \
+             that starts threads"
         )));
     }
     // SAFETY: There is no other thread.
@@ -61,7 +61,7 @@ pub(super) fn try_reap(pid: Pid) -> io::Result<Option<Ended>> {
         0 => return Ok(None),
         _ => {}
     }
-    // SAFETY: The call has returned a child, and then it has filled the structure.
+    // SAFETY: The call has returned a child, so it has filled the structure.
     let usage = unsafe { usage.assume_init() };
     let exit = if libc::WIFEXITED(status) {
         WorkerExit::Code(libc::WEXITSTATUS(status))
@@ -78,7 +78,7 @@ pub(super) fn processor_time(process: Pid) -> Option<Duration> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: The pointer is valid for writes, and the function does not keep it.
     let found = unsafe { libc::clock_getcpuclockid(process.as_raw_pid(), &raw mut clock) };
-    // SAFETY: As above. The kernel checks the clock.
+    // SAFETY: The pointer is valid for writes, and the function does not keep it. The kernel checks the clock.
     if found != 0 || unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
         return None;
     }
@@ -89,13 +89,13 @@ pub(super) fn processor_time(process: Pid) -> Option<Duration> {
 ///
 /// # Safety
 ///
-/// No value of this process may own one of them.
+/// No value of this process may own one of the descriptors.
 pub(super) unsafe fn close_from(first: u32) -> io::Result<()> {
     // SAFETY: The caller guarantees that nothing uses the descriptors. The call reads no memory.
     if unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) } == 0 {
         return Ok(());
     }
-    // A system before Linux 5.9, or one that forbids the call.
+    // The kernel is older than Linux 5.9, or a filter forbids the call.
     let open = fs::read_dir("/proc/self/fd")?.flatten();
     let numbers: Vec<c_int> = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     for number in numbers.into_iter().filter(|number| number.cast_unsigned() >= first) {
@@ -105,8 +105,8 @@ pub(super) unsafe fn close_from(first: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes this process survive `signal`, but not the programs that it executes: a handler that does nothing is gone in
-/// those, whereas they would inherit an ignored signal.
+/// Makes this process survive `signal`, but not the programs that it executes: these would inherit an ignored signal,
+/// whereas they don't inherit a handler.
 pub(super) fn survive(signal: c_int) {
     extern "C" fn do_nothing(_: c_int) {}
 
@@ -118,8 +118,9 @@ pub(super) fn survive(signal: c_int) {
     unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
 }
 
-/// Undoes what the process has inherited: blocked signals, and ignored ends of children, which the system would collect
-/// at once. Makes writes to a closed socket or pipe fail instead of ending the process.
+/// Restores the defaults of signals that the process may have inherited as blocked, or as ignored. If `SIGCHLD` were
+/// ignored, the system would collect children at once. Also ignores `SIGPIPE`, so that a write to a closed socket or
+/// pipe fails instead of ending the process.
 pub(super) fn restore_signals() {
     // SAFETY: The structure is plain data, which `sigemptyset` initialises, and its pointer is valid during the calls.
     // Ignored and default signals run no code of this process.

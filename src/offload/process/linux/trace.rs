@@ -7,7 +7,7 @@ use crate::offload::process::error::ProcessError;
 use crate::offload::trace;
 use crate::trace::emit;
 
-/// Emits an event of a worker, in the span of the task that the worker runs.
+/// Emits an event of a worker in the caller's span of the task that the worker runs.
 #[cold]
 pub(super) fn worker_event(worker: i32, event: &RemoteEvent) {
     let RemoteEvent { level, target, message, fields } = event;
@@ -20,7 +20,7 @@ pub(super) fn worker_event(worker: i32, event: &RemoteEvent) {
     }
 }
 
-/// Reports a task that has panicked, or has lost its worker.
+/// Reports a task that has panicked or has lost its worker.
 #[cold]
 pub(super) fn task_failed(pool: &str, label: &str, error: &ProcessError) {
     let label = Some(label).filter(|label| !label.is_empty());

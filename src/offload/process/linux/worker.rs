@@ -34,10 +34,10 @@ const MAX_RECEIVED: u32 = 16;
 
 /// A worker that waits for a task, or runs one.
 ///
-/// Dropping it kills all processes of the worker's group, and collects the worker.
+/// Dropping the value kills all processes of the worker's group, and collects the worker.
 pub(super) struct Worker {
     group: Arc<ProcessGroup>,
-    /// Never blocks.
+    /// The socket for requests and replies, on which no call blocks.
     socket: OwnedFd,
     stderr: StderrTail,
     replies: ReplyBuffer,
@@ -45,7 +45,7 @@ pub(super) struct Worker {
     is_collected: bool,
     /// How many tasks the worker has run.
     tasks: u64,
-    /// A random number, different for each worker.
+    /// A random number of this worker, which decides how many tasks the worker runs.
     luck: u64,
 }
 
@@ -54,13 +54,13 @@ pub(super) struct Worker {
 pub(super) enum CallEnd {
     /// The worker has sent a reply. The number is the length of its body.
     Reply(ReplyKind, usize),
-    /// The worker had ended before it received anything.
+    /// The worker had ended before it received a part of the request.
     NotStarted,
     /// The worker ended, or closed its socket.
     Died,
     TimedOut,
     OutOfMemory,
-    /// The task has used its processor time.
+    /// The task has used up its processor time.
     OutOfTime,
     BadReply(&'static str),
 }
@@ -80,7 +80,7 @@ impl Worker {
                 Ok(panic) => format!("its initializer panicked: {}", panic.message),
                 Err(error) => error.to_string(),
             },
-            CallEnd::TimedOut => "its initializer did not return in time".to_owned(),
+            CallEnd::TimedOut => "its initializer took too long: let it do less, or raise start_timeout".to_owned(),
             other => {
                 let exit = worker.collect().map_or(WorkerExit::Unknown, |ended| ended.exit);
                 match other {
@@ -98,7 +98,7 @@ impl Worker {
         rustix::io::ioctl_fionbio(&socket, true)?;
         let (stderr, writer) = StderrTail::new(forwards_stderr)?;
         let pid = zygote.fork(&theirs, &writer)?;
-        // The zygote keeps the identifier until it is asked to collect the worker.
+        // The zygote collects the worker only at the server's request, so the identifier stays valid until then.
         let group = match ProcessGroup::new(pid) {
             Ok(group) => Arc::new(group),
             Err(error) => {
@@ -119,7 +119,7 @@ impl Worker {
         &self.group
     }
 
-    /// Returns `true` if the worker waits for a request, as far as the server can see.
+    /// Returns `true` if the worker seems to wait for a request: it is running, and has sent nothing.
     pub(super) fn is_idle(&mut self) -> bool {
         let Ok(Ready { socket, process, stderr }) = self.wait(false, Some(Instant::now())) else { return false };
         // What the worker has written since its last task does not belong to the next one.
@@ -153,7 +153,7 @@ impl Worker {
                     Ok(length) => unsent.advance(length),
                     Err(Errno::AGAIN | Errno::INTR) => {}
                     Err(_) if unsent.is_whole => return Ok(CallEnd::NotStarted),
-                    // The worker has ended, or has replied without reading everything, which is checked below.
+                    // The worker has ended, or has replied before it read everything. The code below finds out which.
                     Err(_) => unsent = Unsent::default(),
                 }
             }
@@ -253,8 +253,8 @@ impl Worker {
         !self.replies.has_rest()
     }
 
-    /// Returns `true` if the worker has run as many tasks as this, or up to a tenth fewer. Workers that start together
-    /// would otherwise also end together.
+    /// Returns `true` if the worker has run this many tasks, or up to a tenth fewer. Workers that start together would
+    /// otherwise also end together.
     pub(super) fn has_run(&self, tasks: u64) -> bool {
         self.tasks >= tasks - self.luck % (tasks / 10 + 1)
     }
@@ -266,7 +266,7 @@ impl Worker {
         Some(pages.saturating_mul(rustix::param::page_size() as u64))
     }
 
-    /// Kills the worker, unless it has ended by itself, and returns how it ended.
+    /// Kills the worker, unless it has already ended, and returns how it ended.
     pub(super) fn end(&mut self, ran_for: Duration) -> WorkerDeath {
         let ended = self.collect();
         WorkerDeath::new(DeathParts {
@@ -277,13 +277,13 @@ impl Worker {
         })
     }
 
-    /// Returns `true` if the worker has ended since the system refused memory.
+    /// Returns `true` if the worker aborted because the system refused an allocation.
     pub(super) fn is_out_of_memory(&self, death: &WorkerDeath) -> bool {
         death.exit() == WorkerExit::Signal(libc::SIGABRT) && self.stderr.is_out_of_memory()
     }
 
-    /// Kills all processes of the worker's group, and collects the worker. Returns `None` if that was done before, or
-    /// if the worker does not end.
+    /// Kills all processes of the worker's group, and collects the worker. Returns `None` if the worker was collected
+    /// before, or if it does not end in time.
     fn collect(&mut self) -> Option<Ended> {
         if self.is_collected {
             return None;
@@ -300,12 +300,12 @@ impl Worker {
     }
 }
 
-/// What is left of a request that is being sent: the message, then each attachment.
+/// The unsent rest of a request: the message, then each attachment.
 #[derive(Default)]
 struct Unsent<'a> {
-    /// The next part is the last one.
+    /// The parts in reverse order: the last one is sent next.
     parts: Vec<&'a [u8]>,
-    /// Nothing was sent yet.
+    /// `true` if nothing has been sent yet.
     is_whole: bool,
 }
 
@@ -333,19 +333,19 @@ impl<'a> Unsent<'a> {
     }
 }
 
-/// What has arrived from a worker.
+/// The result of receiving from a worker.
 enum Next {
     Reply(ReplyKind, usize),
     Bad(&'static str),
-    /// The reply is not complete, and there are no more bytes at the moment.
+    /// The reply is not complete, and no more bytes have arrived.
     Pending,
-    /// The reply is not complete, and there may be more bytes.
+    /// The reply is not complete, and more bytes may have arrived.
     Busy,
-    /// The reply is not complete, and never will be.
+    /// The reply is not complete, and never will be: the worker has closed its socket.
     Closed,
 }
 
-/// Which descriptors are ready.
+/// The descriptors that are ready.
 struct Ready {
     socket: bool,
     stderr: bool,

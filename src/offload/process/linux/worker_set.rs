@@ -1,4 +1,4 @@
-//! [`WorkerSet`], the workers of a pool, and how a task gets one.
+//! [`WorkerSet`], the workers of a pool, which runs each task in one of them.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -31,18 +31,19 @@ use crate::panic::{Panic, catch_owned};
 use crate::scope::{CallerScopes, ScopeId, WHOLE_GUARD};
 use crate::sync::{Condvar, Mutex, lock};
 
-/// How many times in a row a task tries to start a worker.
+/// How many times a task tries to start a worker, or to send its request to one.
 const START_ATTEMPTS: u32 = 3;
 
 /// The workers of a pool.
 ///
-/// A thread that locks the zygote may hold the lock of the state, but not the other way round.
+/// Lock order: a thread that locks `zygote` may hold the lock of `state`. A thread that holds the lock of `zygote` must
+/// not lock `state`.
 pub(in crate::offload::process) struct WorkerSet {
     pub(super) settings: ProcessSettings,
     worker_settings: WorkerSettings,
-    /// Its total is the greatest number of workers.
+    /// The total of this limiter is the greatest number of workers.
     pub(super) limiter: SharedLimiter,
-    /// Locked while a zygote starts, so that one is started for all tasks that need it.
+    /// Locked while a zygote starts, so that all tasks that need a zygote share it.
     pub(super) zygote: Mutex<Option<Arc<ZygoteLink>>>,
     pub(super) state: Mutex<SetState>,
     /// Notifies the keeper.
@@ -52,7 +53,7 @@ pub(in crate::offload::process) struct WorkerSet {
     killed: AtomicU64,
 }
 
-/// One task, as bytes.
+/// The details of one task.
 pub(in crate::offload::process) struct Call<'a> {
     pub(in crate::offload::process) function: Function,
     pub(in crate::offload::process) label: &'a str,
@@ -61,7 +62,7 @@ pub(in crate::offload::process) struct Call<'a> {
 }
 
 impl WorkerSet {
-    /// Returns why this process cannot have workers, if it cannot.
+    /// Returns an error if this process can't have workers.
     pub(in crate::offload::process) fn check_support(settings: &ProcessSettings) -> Result<(), Problem> {
         let initializer = settings.initializer.map(Function::of_initializer);
         if initializer.is_some_and(|initializer| !initializer.addresses().into_iter().all(image::contains_function)) {
@@ -78,7 +79,7 @@ impl WorkerSet {
         Err(("worker_guard", advice))
     }
 
-    /// Creates the workers of a pool, and starts those that stay warm.
+    /// Creates the worker set of a pool, and starts the keeper if workers have to be started ahead.
     pub(in crate::offload::process) fn new(settings: ProcessSettings, limiter: SharedLimiter) -> Arc<Self> {
         let worker_settings = WorkerSettings {
             initializer: settings.initializer.map(|initializer| Function::of_initializer(initializer).to_bytes()),
@@ -146,7 +147,7 @@ impl WorkerSet {
             let is_cancelled = switch.disarm();
             let (kind, length) = match end {
                 CallEnd::Reply(kind, length) => (kind, length),
-                // The worker was ended from outside while it was idle.
+                // The worker died while it was idle.
                 CallEnd::NotStarted => {
                     let death = self.end(&mut worker, Duration::ZERO);
                     self.died.fetch_add(1, Ordering::Relaxed);
@@ -240,7 +241,7 @@ impl WorkerSet {
         started.inspect_err(|_| self.release_ended())
     }
 
-    /// Starts a worker for a task that still wants one.
+    /// Starts a worker, unless the deadline of the task has passed or its caller has left.
     fn start_for(&self, call: &Call<'_>, switch: &KillSwitch) -> Result<Worker, ProcessError> {
         let mut attempts = 1;
         loop {
@@ -268,7 +269,8 @@ impl WorkerSet {
         ProcessError::NotStarted(OffloadError::from(kind).of_task(self.settings.name.clone(), label))
     }
 
-    /// Starts a worker that counts as busy already, within the limit of the pool and within `limit`.
+    /// Starts a worker within the `start_timeout` of the pool and within `limit`. The caller has already counted the
+    /// worker as busy.
     pub(super) fn start(&self, limit: Option<Duration>) -> Result<Worker, String> {
         let limit = limit.map_or(self.settings.start_timeout, |limit| limit.min(self.settings.start_timeout));
         let worker = self.zygote(limit).and_then(|zygote| Worker::start(zygote, self.settings.forwards_stderr, limit));
@@ -278,7 +280,7 @@ impl WorkerSet {
         worker
     }
 
-    /// Returns the zygote, which is started if there is none.
+    /// Returns the zygote, and starts it if there is none.
     fn zygote(&self, limit: Duration) -> Result<Arc<ZygoteLink>, String> {
         let mut zygote = lock(&self.zygote);
         if let Some(zygote) = zygote.as_ref().filter(|zygote| !zygote.is_broken()) {
@@ -290,7 +292,7 @@ impl WorkerSet {
         Ok(started)
     }
 
-    /// Returns `true` if the worker is to be replaced.
+    /// Returns `true` if the worker has to be replaced.
     fn is_used_up(&self, worker: &Worker) -> bool {
         let ProcessSettings { max_tasks_per_worker, recycle_above, .. } = self.settings;
         max_tasks_per_worker.is_some_and(|tasks| worker.has_run(tasks))
@@ -315,8 +317,8 @@ impl WorkerSet {
     }
 }
 
-/// Returns the guards that the task's caller is inside, as far as the worker has them too: the statics of the program. The
-/// numbers of keys and of runs have no meaning in another process.
+/// Returns the guards that the task's caller is inside, if they are statics of the program, which the worker has too.
+/// The numbers of keys and of runs have no meaning in another process.
 fn scopes_in_program() -> Vec<(i64, u64)> {
     let scopes = CallerScopes::capture().in_effect();
     let is_of_guard = |(address, number): &ScopeId| *number == WHOLE_GUARD && image::contains_static(*address);

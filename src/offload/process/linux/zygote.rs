@@ -1,14 +1,14 @@
-//! The zygote: a copy of the program with a single thread, which forks workers.
+//! The zygote: a process of the program with a single thread, which forks workers.
 //!
-//! A fork of the server itself would copy its page tables, which takes tens of milliseconds for a large server, and
-//! would inherit the locks that its threads hold. The zygote is small and has one thread, so a fork of it takes less
-//! than a millisecond and is safe.
+//! A fork of the server itself would copy the page tables, which takes tens of milliseconds for a large server, and
+//! would inherit the locks that other threads hold. The zygote is small and has one thread, so a fork of the zygote
+//! takes less than a millisecond and is safe.
 //!
 //! # Invariants
 //!
-//! 1. The process has one thread: a fork is refused otherwise.
-//! 2. A worker that has ended stays a zombie until the server asks for it. Until then the server can send signals to
-//!    its process group: the system gives its identifier to no other process.
+//! 1. The process has one thread. Otherwise a fork fails.
+//! 2. A worker that has ended stays a zombie until the server requests its collection. Until then the server can send
+//!    signals to the worker's process group, because the system gives the identifier to no other process.
 //! 3. If the server ends, the zygote kills the process groups of all workers. If the zygote ends, the system kills the
 //!    workers.
 
@@ -27,7 +27,7 @@ use super::channel::{Answer, Channel, Command, WorkerSettings};
 use super::serve;
 use super::system::{self, Forked};
 
-/// The stack of a worker may grow to this size, in bytes, as those of the other pools' threads.
+/// The size to which the stack of a worker may grow, in bytes: the same as for the threads of other pools.
 const STACK_SIZE: u64 = 64 << 20;
 
 /// Serves as a zygote until the server ends, and as a worker in each fork. Never returns.
@@ -60,33 +60,34 @@ fn run() -> io::Result<()> {
 
 struct Zygote {
     channel: Channel,
-    /// Readable once the server has ended. The channel alone would not show that while a fork of the server lives.
+    /// Readable once the server has ended. The channel would stay open while a fork of the server is alive.
     server: OwnedFd,
     settings: WorkerSettings,
     /// The workers that the server has not collected yet.
     children: Vec<Pid>,
 }
 
-/// What a new worker has got from the server.
+/// The parts of a new worker, in the fork.
 struct NewWorker {
     zygote: Pid,
     socket: OwnedFd,
     stderr: OwnedFd,
 }
 
-/// Which of the two processes this is after a fork.
+/// The side of the fork on which this process is.
 enum Fork {
     Zygote(Answer),
     Worker(NewWorker),
 }
 
 impl Zygote {
-    /// Leaves what the process has inherited from the server. The files are closed already.
+    /// Replaces the standard streams, signals and limits that the process has inherited from the server. Other files
+    /// are already closed.
     fn prepare() -> io::Result<Self> {
         let channel = Channel::new(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?);
         let nothing = File::options().read(true).write(true).open("/dev/null")?;
         rustix::stdio::dup2_stdin(&nothing)?;
-        // The server may have closed its standard output. A file must not take its place.
+        // The server may have closed its standard output. No file that is opened later must get that descriptor.
         if rustix::io::fcntl_getfd(rustix::stdio::stdout()).is_err() {
             rustix::stdio::dup2_stdout(&nothing)?;
         }
@@ -102,7 +103,7 @@ impl Zygote {
         Ok(Self { channel, server, settings: WorkerSettings::default(), children: Vec::new() })
     }
 
-    /// Executes the server's commands until the server ends. Returns the worker in a fork.
+    /// Executes the server's commands until the server ends. In a fork, returns the worker.
     fn serve(&mut self) -> io::Result<Option<NewWorker>> {
         loop {
             let mut events = [PollFd::new(&self.channel, PollFlags::IN), PollFd::new(&self.server, PollFlags::IN)];
@@ -142,7 +143,8 @@ impl Zygote {
         let zygote = getpid();
         match system::fork()? {
             Forked::Parent(pid) => {
-                // The worker does the same. Whichever is first, the group exists before the server knows of it.
+                // The worker does the same. Whichever call comes first, the group exists before the server gets the
+                // identifier.
                 let _ = setpgid(Some(pid), Some(pid));
                 self.children.push(pid);
                 Ok(Fork::Zygote(Answer::Forked(pid.as_raw_pid())))
@@ -151,13 +153,13 @@ impl Zygote {
         }
     }
 
-    /// Closes the zygote's descriptors, in a worker.
+    /// Closes the zygote's descriptors. Called in a worker.
     fn into_settings(self) -> WorkerSettings {
         self.settings
     }
 
     fn reap(&mut self, pid: i32) -> io::Result<Answer> {
-        let pid = Pid::from_raw(pid).ok_or_else(|| io::Error::other("this is no process identifier"))?;
+        let pid = Pid::from_raw(pid).ok_or_else(|| io::Error::other("0 is no process identifier"))?;
         let reaped = system::try_reap(pid);
         if let Ok(None) = reaped {
             return Ok(Answer::Running);
@@ -184,7 +186,7 @@ impl NewWorker {
             system::exit_now(1);
         }
         drop(stderr);
-        // The zygote may have ended before the system was asked for the signal.
+        // The zygote may have ended before the call above requested the signal.
         if getppid() != Some(zygote) {
             system::exit_now(1);
         }
@@ -197,8 +199,8 @@ fn lower_limit(resource: Resource, to: u64) -> io::Result<()> {
     Ok(setrlimit(resource, Rlimit { current: Some(maximum), maximum: Some(maximum) })?)
 }
 
-/// Raises the limit up to which the stack of the main thread grows. The system reserved the room when it executed the
-/// program.
+/// Raises the limit up to which the stack of the main thread grows. The system reserved the address space when it
+/// executed the program.
 fn raise_stack_limit() {
     let Rlimit { current, maximum } = getrlimit(Resource::Stack);
     let size = maximum.map_or(STACK_SIZE, |maximum| maximum.min(STACK_SIZE));

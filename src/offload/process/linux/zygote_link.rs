@@ -1,4 +1,4 @@
-//! [`ZygoteLink`], a server's side of its zygote.
+//! [`ZygoteLink`], the server's connection to its zygote.
 
 use std::io;
 use std::mem;
@@ -18,20 +18,20 @@ use super::system::Ended;
 use super::wait::poll_until;
 use crate::sync::{Mutex, lock};
 
-/// This process's executable file, also if its path was deleted or has got another file.
+/// The executable file of this process, even if its path was removed or leads to another file.
 const EXECUTABLE: &str = "/proc/self/exe";
 
-/// How long a zygote may take to answer. It needs less than a millisecond, unless it was stopped.
+/// How long a zygote may take to answer. An answer takes less than a millisecond, unless the zygote is stopped.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
-/// A zygote that is running. Dropping it ends the zygote, and with it the workers that are left.
+/// A zygote that is running. Dropping the link ends the zygote and the workers that are left.
 #[derive(Debug)]
 pub(super) struct ZygoteLink {
     channel: Mutex<Channel>,
     process: Child,
-    /// An exchange has failed: the zygote has ended, or its answers belong to other commands.
+    /// `true` once an exchange has failed: the zygote has ended, or an answer to an earlier command may follow.
     is_broken: AtomicBool,
-    /// Workers that had not ended when they were to be collected.
+    /// Workers that had not ended when they should have been collected.
     left: Mutex<Vec<Pid>>,
 }
 
@@ -61,8 +61,8 @@ impl ZygoteLink {
         if clears_environment {
             command.env_clear();
         }
-        // The zygote is in a process group of its own, so that Ctrl-C in a terminal reaches only the server, which
-        // drains its pools. There is no `pre_exec` here: it would make the standard library fork this process.
+        // The zygote has a process group of its own, so that Ctrl-C in a terminal reaches only the server, which drains
+        // its pools. A `pre_exec` is avoided, because the standard library would then fork this process.
         command
             .arg0(format!("{}: process pool", settings.name.replace('\0', "")))
             .env(VARIABLE, VARIABLE_VALUE)
@@ -75,7 +75,7 @@ impl ZygoteLink {
         ))
     }
 
-    /// Waits until the zygote reports that it is ready, and compares its executable file with this process's.
+    /// Waits until the zygote reports that it is ready, and checks that it runs the executable file of this process.
     fn wait_until_ready(&self, stderr: &mut StderrTail, deadline: Option<Instant>) -> Result<(), String> {
         let channel = lock(&self.channel);
         loop {
@@ -97,7 +97,7 @@ impl ZygoteLink {
         match channel.receive::<Answer>() {
             Ok(Some((Answer::Ready { device, inode }, _))) if (device, inode) == (own.st_dev, own.st_ino) => Ok(()),
             Ok(Some((Answer::Ready { .. }, _))) => {
-                Err("the system executed another file than this program's".to_owned())
+                Err("the system executed another file than that of this program".to_owned())
             }
             Ok(Some((other, _))) => Err(format!("the program answered {other:?}")),
             Ok(None) => Err("the program ended before it became a worker".to_owned()),
@@ -105,7 +105,7 @@ impl ZygoteLink {
         }
     }
 
-    /// Returns `true` if the zygote has ended.
+    /// Returns `true` if the zygote can't be used any more.
     pub(super) fn is_broken(&self) -> bool {
         self.is_broken.load(Ordering::Relaxed)
     }
@@ -133,14 +133,14 @@ impl ZygoteLink {
         }
     }
 
-    /// Collects a worker that has not ended yet before the next one is forked.
+    /// Records a worker that has not ended yet, so that it is collected before the next worker is forked.
     pub(super) fn reap_later(&self, pid: Pid) {
         lock(&self.left).push(pid);
     }
 
     fn exchange(&self, command: &Command, descriptors: &[std::os::fd::BorrowedFd<'_>]) -> io::Result<Answer> {
         let channel = lock(&self.channel);
-        // Another thread may have broken it since this one waits for the lock.
+        // An exchange of another thread may have failed while this thread waited for the lock.
         if self.is_broken() {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
@@ -152,7 +152,7 @@ impl ZygoteLink {
         match exchanged {
             Ok(Some((answer, _))) => Ok(answer),
             other => {
-                // An answer that comes later would be taken for that of another command.
+                // An answer that arrives later would be mistaken for the answer to another command.
                 self.is_broken.store(true, Ordering::Relaxed);
                 Err(other.err().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into()))
             }
@@ -162,7 +162,7 @@ impl ZygoteLink {
 
 impl Drop for ZygoteLink {
     fn drop(&mut self) {
-        // The server has killed the groups of all workers before. The zygote may be stopped, so it is not asked.
+        // The groups of all workers were killed before. The zygote is killed, because a stopped one would not react.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -175,7 +175,7 @@ fn unexpected(answer: &Answer) -> io::Error {
     }
 }
 
-/// Adds what a process has written to its standard error to the reason why it is of no use.
+/// Appends the standard error of a process to the reason why the process can't be used.
 pub(super) fn with_stderr(why: String, stderr: &str) -> String {
     match stderr.trim_end() {
         "" => why,
