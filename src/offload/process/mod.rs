@@ -40,6 +40,10 @@
 //! guard. A task that would wait for a distributed guard whose permit its own caller holds gets
 //! [`WouldDeadlock`](crate::guard::AcquireErrorKind::WouldDeadlock), if the guard is a `static` and has no keys.
 //!
+//! A task may change its worker, and the worker runs other tasks later. If a task may be hostile, and not only faulty,
+//! give each task a worker of its own with
+//! [`max_tasks_per_worker(1)`](ProcessPoolBuilder::max_tasks_per_worker).
+//!
 //! A worker survives signals such as `SIGTERM` and `SIGINT`, which a terminal or a supervisor may send to all
 //! processes, so that the server can drain.
 //!
