@@ -136,7 +136,7 @@ mod own_runtime;
 mod panic;
 #[cfg(any(feature = "guard", feature = "offload"))]
 mod park;
-#[cfg(any(feature = "guard", feature = "background"))]
+#[cfg(any(feature = "guard", feature = "background", feature = "process"))]
 mod random;
 #[cfg(any(feature = "guard", feature = "offload", feature = "background"))]
 mod rounded;

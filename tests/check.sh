@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 export CARGO_TERM_COLOR=never
-features=(guard host offload background cpu process process,process-constructor serde cron probe-listener tower axum ws actix-web actix-ws redis tokio-postgres)
+features=(guard host offload background cpu process process,process-constructor landlock serde cron probe-listener tower axum ws actix-web actix-ws redis tokio-postgres)
 pairs=(guard,offload guard,background offload,background axum,background axum,offload actix-web,background actix-web,offload)
 all=(--locked --workspace --all-features)
 temporary=$(mktemp -d)
@@ -118,6 +118,10 @@ if cargo nextest --version >/dev/null 2>&1; then
 else
     tests cargo test "${all[@]}" --lib --tests --examples
 fi
+
+# Alone, the package has programs without the constructor that `--all-features` adds.
+step 'test programs whose workers begin in main'
+tests cargo test --locked -p onelane-worker-guard
 
 step 'test the examples of the documentation and of the README'
 tests cargo test "${all[@]}" --doc

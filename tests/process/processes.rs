@@ -261,6 +261,22 @@ async fn worker_that_leaves_its_group_is_killed() {
     assert!(!is_running(death.stderr().trim().parse().unwrap()));
 }
 
+#[tokio::test]
+async fn pool_of_a_worker_ends_with_the_worker() {
+    let pool = ProcessPool::builder("outer").workers(1).forward_stderr(false).build();
+    let nest = |(): ()| {
+        let inner = ProcessPool::builder("inner").workers(1).build();
+        let worker = current_thread().block_on(inner.run(pid, ())).unwrap();
+        eprintln!("{worker} {}", parent(worker));
+        spin(());
+    };
+    let error = pool.task::<(), ()>(nest, ()).timeout(Duration::from_secs(3)).await.unwrap_err();
+    let stderr = error.death().unwrap().stderr();
+    let processes: Vec<i32> = stderr.split_whitespace().map(|number| number.parse().unwrap()).collect();
+    assert_eq!(processes.len(), 2);
+    processes.into_iter().for_each(wait_until_ended);
+}
+
 const REPLACED: &str = "ONELANE_TEST_REPLACED";
 
 /// The program of the test below, which replaces its own executable file.

@@ -94,15 +94,7 @@ impl ZygoteLink {
             }
         }
         let own = rustix::fs::stat(EXECUTABLE).map_err(|error| error.to_string())?;
-        match channel.receive::<Answer>() {
-            Ok(Some((Answer::Ready { device, inode }, _))) if (device, inode) == (own.st_dev, own.st_ino) => Ok(()),
-            Ok(Some((Answer::Ready { .. }, _))) => {
-                Err("the system executed another file than that of this program".to_owned())
-            }
-            Ok(Some((other, _))) => Err(format!("the program answered {other:?}")),
-            Ok(None) => Err("the program ended before it became a worker".to_owned()),
-            Err(error) => Err(error.to_string()),
-        }
+        check_first_answer(channel.receive(), (own.st_dev, own.st_ino))
     }
 
     /// Returns `true` if the zygote can't be used any more.
@@ -180,5 +172,37 @@ pub(super) fn with_stderr(why: String, stderr: &str) -> String {
     match stderr.trim_end() {
         "" => why,
         stderr => format!("{why}; it wrote: {stderr}"),
+    }
+}
+
+/// Checks the first answer of a zygote: the zygote must run the executable file with this device and inode, because
+/// functions are sent as distances in that file.
+fn check_first_answer(answer: io::Result<Option<(Answer, Vec<OwnedFd>)>>, own: (u64, u64)) -> Result<(), String> {
+    match answer {
+        Ok(Some((Answer::Ready { device, inode }, _))) if (device, inode) == own => Ok(()),
+        Ok(Some((Answer::Ready { .. }, _))) => {
+            Err("the system executed another file than that of this program".to_owned())
+        }
+        Ok(Some((other, _))) => Err(format!("the program answered {other:?}")),
+        Ok(None) => Err("the program ended before it became a worker".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zygote_of_another_file_is_refused() {
+        let check = |answer| check_first_answer(Ok(answer), (1, 2));
+        let ready = |device, inode| Some((Answer::Ready { device, inode }, Vec::new()));
+        assert_eq!(check(ready(1, 2)), Ok(()));
+        for other in [ready(1, 3), ready(2, 2)] {
+            assert!(check(other).is_err_and(|error| error.contains("another file")));
+        }
+        assert!(check(Some((Answer::Running, Vec::new()))).is_err());
+        assert!(check(None).is_err());
+        assert!(check_first_answer(Err(io::ErrorKind::InvalidData.into()), (1, 2)).is_err());
     }
 }
