@@ -55,7 +55,7 @@
 //!
 //! # Features
 //!
-//! `guard`, `offload`, `background` and `cpu` are on by default. Features are additive.
+//! `guard`, `offload`, `background`, `cpu` and `process-constructor` are on by default. Features are additive.
 //!
 //! | feature | what it adds |
 //! |---|---|

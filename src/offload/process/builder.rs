@@ -103,8 +103,8 @@ impl ProcessPoolBuilder {
     /// Sets how much memory a worker may use, in bytes. The system refuses an allocation beyond the limit, which aborts
     /// a Rust program. A worker whose task exceeds the limit in another way, such as with a mapped file, is killed. In
     /// both cases the task fails with [`MemoryLimit`](super::ProcessError::MemoryLimit). Code that handles a refused
-    /// allocation may fail with another error. The memory of processes that the
-    /// worker starts does not count. Must be above zero. Default: no limit.
+    /// allocation may fail with another error. The memory that a worker has
+    /// when it starts, its stack, and the memory of processes that it starts do not count for the system's refusals. Must be above zero. Default: no limit.
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.settings.memory_limit = Some(bytes);
         self

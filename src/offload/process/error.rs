@@ -25,7 +25,7 @@ pub enum ProcessError {
     #[error("the task ran longer than its timeout, so its worker was killed: let it do less, or raise timeout; {0}")]
     Timeout(WorkerDeath),
     /// The task was cancelled through its handle while it ran, and its worker was killed.
-    #[error("the task was cancelled through its handle, so its worker was killed; {0}")]
+    #[error("the task was cancelled, so its worker was killed; {0}")]
     Cancelled(WorkerDeath),
     /// The task panicked. Its worker continues with the next task.
     #[error("the task panicked: {0}")]
@@ -48,7 +48,7 @@ pub enum ProcessError {
         reason: String,
     },
     /// The arguments or the result can't be converted to bytes or back: their `Serialize` or `Deserialize` fails, or
-    /// uses a feature that postcard lacks, such as `#[serde(flatten)]` or `#[serde(untagged)]`.
+    /// uses a [feature that postcard lacks](super#what-a-function-may-do).
     #[error("{0}: use types that postcard can represent")]
     Codec(String),
     /// The function is not part of the executable file: it comes from a dynamic library, where workers can't find it.

@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code, reason = "an address from another process becomes a function again")]
 
+use std::any::type_name;
 use std::mem::{size_of, transmute};
 use std::ptr;
 
@@ -85,9 +86,10 @@ fn run<A, R, C: Conversion<A, R>>(
 ) -> Result<(), CodecError> {
     // SAFETY: `Function::new` pairs this runner only with functions of the type `fn(A) -> R`.
     let target = unsafe { transmute::<*const (), fn(A) -> R>(target) };
-    let arguments = codec::decode_message(body, attachments).map_err(CodecError::Arguments)?;
+    let arguments = codec::decode_message(body, attachments)
+        .map_err(|error| CodecError::Arguments(type_name::<C::Arguments>(), error))?;
     let result = C::send_result(target(C::receive_arguments(arguments)));
-    codec::encode_message(&result, output).map_err(CodecError::Result)
+    codec::encode_message(&result, output).map_err(|error| CodecError::Result(type_name::<C::Result>(), error))
 }
 
 /// The runner of all functions `fn()`.
@@ -158,6 +160,6 @@ mod tests {
         let mut output = Message::default();
         let error =
             Function::new::<_, _, Unconverted>(unreachable).call((&[0xff; 12], Vec::new()), &mut output).unwrap_err();
-        assert!(matches!(error, CodecError::Arguments(_)) && output.body.is_empty());
+        assert!(matches!(error, CodecError::Arguments(..)) && output.body.is_empty());
     }
 }

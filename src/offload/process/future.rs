@@ -139,11 +139,10 @@ impl<R> Future for ProcessHandle<R> {
 impl<R> Drop for ProcessHandle<R> {
     fn drop(&mut self) {
         // Dropping the inner handle cancels a queued task. The switch kills the worker of a running one.
-        if let Some(task) = self.task.take() {
-            drop(task);
-            if !self.is_shielded {
-                self.switch.fire();
-            }
+        match self.task.take() {
+            Some(task) if !self.is_shielded => task.stop(|| self.switch.fire()),
+            // A shielded task continues.
+            other => drop(other),
         }
     }
 }

@@ -31,8 +31,8 @@
 //! # What a function may do
 //!
 //! A worker runs the same executable file as the server, but not its `main`. So the worker has none of the values that
-//! `main` stores in statics, no thread, no open file and no tokio runtime of the server. Its only `tracing` subscriber
-//! sends events to the server. A function gets what it needs as arguments, or from the
+//! `main` stores in statics, no thread, no open file, no tokio runtime and no command line of the server. Its only `tracing` subscriber
+//! [sends events to the server](crate::docs::events#process-pools). A function gets what it needs as arguments, or from the
 //! [initializer](ProcessPoolBuilder::initializer). The worker keeps its statics from task to task.
 //!
 //! A worker inherits the working directory, the environment variables and the standard output of the server, but no
@@ -55,8 +55,10 @@
 //! The worker flushes the standard library's buffer of the standard output after each task. A function that prints with
 //! a C library must flush the buffers of that library.
 //!
-//! The arguments and the result are converted to bytes with [postcard](https://docs.rs/postcard), which supports
-//! neither `#[serde(flatten)]` nor `#[serde(untagged)]`. Use [`Attachment`] for large byte arrays and `Bytes` for small
+//! The arguments and the result are owned values, which are converted to bytes with
+//! [postcard](https://docs.rs/postcard). These features of serde fail with [`Codec`](ProcessError::Codec), because
+//! postcard has no names of fields: `flatten`, `untagged`, `tag`, a `skip_serializing_if` that leaves out a field, and
+//! types without a fixed shape such as `serde_json::Value`. Convert such a value to a string. Use [`Attachment`] for large byte arrays and `Bytes` for small
 //! ones: a `Vec<u8>` is converted one byte at a time.
 //!
 //! [`TaskContext::current`](crate::offload::TaskContext::current) works in a worker too: it returns the label and the
@@ -64,6 +66,7 @@
 
 mod attachment;
 mod builder;
+mod checked;
 mod codec;
 mod conversion;
 mod error;
@@ -101,11 +104,18 @@ pub use self::task::ProcessTask;
 ///
 /// With the feature `process-constructor`, which is enabled by default, this happens before `main`, and no call is
 /// needed. Without the feature, `main` must call this function before anything else: code before the call would also
-/// run in the worker. [`build`](ProcessPoolBuilder::build) panics if this function was not called.
+/// run in the worker. So `main` is not `async`: the runtime would already have threads.
+/// [`build`](ProcessPoolBuilder::build) panics if this function was not called, or was called too late.
 ///
 /// ```
-/// onelane::offload::process::worker_guard();
-/// // The server starts here.
+/// # #[allow(clippy::needless_doctest_main)]
+/// fn main() {
+///     onelane::offload::process::worker_guard();
+///     let runtime = tokio::runtime::Runtime::new().unwrap();
+///     runtime.block_on(async {
+///         // The server starts here.
+///     });
+/// }
 /// ```
 pub fn worker_guard() {
     platform::worker_guard();

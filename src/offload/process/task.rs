@@ -1,6 +1,8 @@
 //! [`ProcessTask`], a call of a function with its options, for a process pool.
 
+use std::any::type_name;
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::codec;
+use super::codec::{self, Message};
 use super::conversion::{Conversion, Unconverted};
 use super::error::ProcessError;
 use super::function::Function;
@@ -151,7 +153,15 @@ impl<A, R> ProcessTask<A, R> {
             let (function, arguments) = (Function::new::<A, R, C>(function), C::send_arguments(arguments));
             move |cx: &TaskContext| {
                 let call = Call { function, label: cx.label().unwrap_or_default(), deadline, cpu_limit };
-                workers.run(&call, |message| codec::encode_message(&arguments, message), codec::decode_message, &switch)
+                let encode = |message: &mut Message| {
+                    let encoded = codec::encode_message(&arguments, message);
+                    encoded.map_err(|error| failure("encoding the arguments", type_name::<C::Arguments>(), &error))
+                };
+                let decode = |body: &[u8], attachments| {
+                    let decoded = codec::decode_message(body, attachments);
+                    decoded.map_err(|error| failure("decoding the result", type_name::<C::Result>(), &error))
+                };
+                workers.run(&call, encode, decode, &switch)
             }
         };
         let mut task = Task::with_caller(pool.threads().parts(), work, caller).priority(priority);
@@ -182,6 +192,11 @@ where
     fn into_future(self) -> ProcessFuture<A, R> {
         ProcessFuture::new(self)
     }
+}
+
+/// Returns the text of a conversion that has failed.
+fn failure(step: &str, value: &str, error: &dyn Display) -> String {
+    format!("{step} `{value}` failed: {error}")
 }
 
 impl_debug!([A, R] ProcessTask<A, R> |this| {

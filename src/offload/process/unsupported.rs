@@ -51,8 +51,8 @@ impl WorkerSet {
     pub(super) fn run<R>(
         &self,
         _: &Call<'_>,
-        _: impl FnOnce(&mut Message) -> postcard::Result<()>,
-        _: impl FnOnce(&[u8], Vec<Bytes>) -> postcard::Result<R>,
+        _: impl FnOnce(&mut Message) -> Result<(), String>,
+        _: impl FnOnce(&[u8], Vec<Bytes>) -> Result<R, String>,
         _: &KillSwitch,
     ) -> Result<R, ProcessError> {
         match self.0 {}

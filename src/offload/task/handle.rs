@@ -102,6 +102,19 @@ impl<T> TaskHandle<T> {
         }
     }
 
+    /// Drops the handle of a task that `stop` ends if it is running.
+    #[cfg(feature = "process")]
+    pub(in crate::offload) fn stop(mut self, stop: impl FnOnce()) {
+        if self.cancel_if_queued() {
+            if let Some(job) = self.job.take() {
+                trace::left(&self.workers.config.pool, job.options());
+            }
+            return;
+        }
+        stop();
+        self.forget();
+    }
+
     /// Drops the handle of a task that is about to return: the task is neither cancelled nor reported as abandoned.
     pub(in crate::offload) fn forget(mut self) {
         if let Some(job) = self.job.take() {

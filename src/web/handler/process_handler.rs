@@ -27,6 +27,9 @@ use crate::web::{Refusal, RequestHead};
 /// that is [shielded](Self::shield). Servers don't notice [every client that
 /// disconnects](crate::web#clients-that-disconnect).
 ///
+/// The function is not `async`, and has one argument: several extractors are one tuple, and no extractor is `()`. The
+/// argument implements both `Serialize` and `Deserialize`, or is `Bytes`, which are sent without a copy.
+///
 /// # Examples
 ///
 /// ```

@@ -19,6 +19,11 @@ pub(super) const VARIABLE_VALUE: &str = env!("CARGO_PKG_VERSION");
 /// `true` once this process has looked for the variable, so that a zygote of this program would never run `main`.
 static IS_PREPARED: AtomicBool = AtomicBool::new(false);
 
+/// What to do if a zygote of this program would not run as a zygote.
+pub(super) const ADVICE: &str = "call onelane::offload::process::worker_guard() first in main, before a runtime or a \
+                                 thread is started (so not in an async main), or enable the feature \
+                                 `process-constructor`";
+
 /// The loader calls the functions of this section before `main`.
 #[cfg(feature = "process-constructor")]
 #[used]
@@ -34,12 +39,15 @@ static CONSTRUCTOR: extern "C" fn() = {
 
 /// See [`worker_guard`](crate::offload::process::worker_guard).
 pub(crate) fn worker_guard() {
-    if IS_PREPARED.swap(true, Ordering::Relaxed) {
+    if is_prepared() {
         return;
     }
+    // With several threads, `main` has begun long ago, and a zygote of this program would fail in the same way.
+    let is_early = system::threads().is_ok_and(|threads| threads == 1);
+    IS_PREPARED.store(is_early, Ordering::Relaxed);
     if env::var_os(VARIABLE).is_some_and(|value| value == VARIABLE_VALUE) && stdin_is_channel() {
-        if system::threads().is_ok_and(|threads| threads != 1) {
-            let _ = writeln!(io::stderr(), "call worker_guard() first in main, before anything starts a thread");
+        if !is_early {
+            let _ = writeln!(io::stderr(), "worker_guard() was called after a thread was started: {ADVICE}");
             system::exit_now(1);
         }
         // SAFETY: `main` has not begun, or calls this function first, so no other thread reads the environment.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::trace;
 use super::worker::Worker;
-use super::worker_set::WorkerSet;
+use super::worker_set::{StartError, WorkerSet};
 use crate::sync::{MutexGuard, lock, wait_timeout};
 
 /// The least and the greatest time between two checks of the idle workers.
@@ -145,7 +145,7 @@ impl WorkerSet {
                 lock(&self.state).pause = None;
                 self.put_back(worker);
             }
-            Err(reason) => {
+            Err(StartError::Zygote(reason) | StartError::Worker(reason)) => {
                 trace::worker_missing(&self.settings.name, &reason);
                 let mut state = lock(&self.state);
                 state.busy -= 1;

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code, reason = "these calls have no safe interface")]
 
-use std::ffi::c_int;
+use std::ffi::{CStr, c_int};
 use std::fs;
 use std::io;
 use std::mem::{MaybeUninit, zeroed};
@@ -131,6 +131,12 @@ pub(super) fn restore_signals() {
         libc::signal(libc::SIGCHLD, libc::SIG_DFL);
         libc::signal(libc::SIGPIPE, libc::SIG_IGN);
     }
+}
+
+/// Sets the name that tools such as `top` show for this process, of at most 15 bytes.
+pub(super) fn name_process(name: &CStr) {
+    // SAFETY: The pointer is that of a string which ends with a NUL, and the kernel copies the string.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
 }
 
 /// Ends this process without running destructors and exit handlers, which belong to the program that `main` would run.

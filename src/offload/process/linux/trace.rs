@@ -27,14 +27,15 @@ pub(super) fn task_failed(pool: &str, label: &str, error: &ProcessError) {
     match error {
         ProcessError::Panicked(panic) => trace::panicked(pool, label, panic),
         ProcessError::WorkerDied(_) => worker_died(pool, label, error),
-        ProcessError::MemoryLimit(_) | ProcessError::CpuLimit(_) | ProcessError::BadReply { .. } => {
-            emit!(WARN, pool, label, %error, "worker killed");
+        ProcessError::Timeout(_)
+        | ProcessError::MemoryLimit(_)
+        | ProcessError::CpuLimit(_)
+        | ProcessError::BadReply { .. } => emit!(WARN, pool, label, %error, "worker killed"),
+        ProcessError::Cancelled(_) => emit!(DEBUG, pool, label, %error, "worker killed"),
+        ProcessError::Codec(_) | ProcessError::ForeignFunction => {
+            emit!(ERROR, pool, label, %error, "task failed: a bug in the service");
         }
-        ProcessError::Timeout(_) | ProcessError::Cancelled(_) => emit!(DEBUG, pool, label, %error, "worker killed"),
-        ProcessError::NotStarted(_)
-        | ProcessError::NoWorker { .. }
-        | ProcessError::Codec(_)
-        | ProcessError::ForeignFunction => {}
+        ProcessError::NotStarted(_) | ProcessError::NoWorker { .. } => {}
     }
 }
 

@@ -61,6 +61,14 @@ pub(in crate::offload::process) struct Call<'a> {
     pub(in crate::offload::process) cpu_limit: Option<Duration>,
 }
 
+/// The reason why a worker could not be started.
+pub(super) enum StartError {
+    /// There is no zygote that could fork the worker.
+    Zygote(String),
+    /// The zygote could not fork the worker, or the worker did not become ready.
+    Worker(String),
+}
+
 impl WorkerSet {
     /// Returns an error if this process can't have workers.
     pub(in crate::offload::process) fn check_support(settings: &ProcessSettings) -> Result<(), Problem> {
@@ -74,9 +82,7 @@ impl WorkerSet {
         if boot::is_prepared() {
             return Ok(());
         }
-        let advice = "call onelane::offload::process::worker_guard() first in main, or enable the feature \
-                      `process-constructor`: otherwise a worker would run main";
-        Err(("worker_guard", advice))
+        Err(("worker_guard", boot::ADVICE))
     }
 
     /// Creates the worker set of a pool, and starts the keeper if workers have to be started ahead.
@@ -110,12 +116,16 @@ impl WorkerSet {
     pub(in crate::offload::process) fn run<R>(
         self: &Arc<Self>,
         call: &Call<'_>,
-        encode: impl FnOnce(&mut Message) -> postcard::Result<()>,
-        decode: impl FnOnce(&[u8], Vec<Bytes>) -> postcard::Result<R>,
+        encode: impl FnOnce(&mut Message) -> Result<(), String>,
+        decode: impl FnOnce(&[u8], Vec<Bytes>) -> Result<R, String>,
         switch: &KillSwitch,
     ) -> Result<R, ProcessError> {
+        let refuse = |error| {
+            trace::task_failed(&self.settings.name, call.label, &error);
+            error
+        };
         if !call.function.addresses().into_iter().all(image::contains_function) {
-            return Err(ProcessError::ForeignFunction);
+            return Err(refuse(ProcessError::ForeignFunction));
         }
         let mut request = Message { body: vec![0; RequestHeader::LENGTH], attachments: Vec::new() };
         let meta = RequestMeta { label: call.label.into(), scopes: scopes_in_program() };
@@ -123,7 +133,7 @@ impl WorkerSet {
             codec::encode(&meta, &mut request.body).map_err(|error| ProcessError::Codec(error.to_string()))?;
         }
         let arguments_at = request.body.len();
-        encode(&mut request).map_err(|error| ProcessError::Codec(format!("encoding the arguments failed: {error}")))?;
+        encode(&mut request).map_err(|error| refuse(ProcessError::Codec(error)))?;
         let arguments_end = request.body.len();
         for attachment in &request.attachments {
             request.body.extend((attachment.len() as u64).to_le_bytes());
@@ -172,9 +182,7 @@ impl WorkerSet {
                 ReplyKind::Done => {
                     let attachments = worker.take_attachments();
                     match catch_owned(|| decode(worker.body(length), attachments)) {
-                        Ok(result) => {
-                            result.map_err(|error| ProcessError::Codec(format!("decoding the result failed: {error}")))
-                        }
+                        Ok(result) => result.map_err(ProcessError::Codec),
                         Err(panic) => Err(ProcessError::Panicked(panic)),
                     }
                 }
@@ -254,13 +262,19 @@ impl WorkerSet {
             }
             match self.start(left) {
                 Ok(worker) => return Ok(worker),
-                Err(reason) if attempts == START_ATTEMPTS => {
-                    trace::worker_missing(&self.settings.name, &reason);
-                    return Err(ProcessError::NoWorker { attempts, reason });
+                // A program that does not become a zygote may have run a part of `main`, so it is not started again.
+                Err(StartError::Zygote(reason)) => return Err(self.no_worker(attempts, reason)),
+                Err(StartError::Worker(reason)) if attempts == START_ATTEMPTS => {
+                    return Err(self.no_worker(attempts, reason));
                 }
-                Err(_) => attempts += 1,
+                Err(StartError::Worker(_)) => attempts += 1,
             }
         }
+    }
+
+    fn no_worker(&self, attempts: u32, reason: String) -> ProcessError {
+        trace::worker_missing(&self.settings.name, &reason);
+        ProcessError::NoWorker { attempts, reason }
     }
 
     /// Returns the error of a task that was not sent to a worker.
@@ -271,13 +285,12 @@ impl WorkerSet {
 
     /// Starts a worker within the `start_timeout` of the pool and within `limit`. The caller has already counted the
     /// worker as busy.
-    pub(super) fn start(&self, limit: Option<Duration>) -> Result<Worker, String> {
+    pub(super) fn start(&self, limit: Option<Duration>) -> Result<Worker, StartError> {
         let limit = limit.map_or(self.settings.start_timeout, |limit| limit.min(self.settings.start_timeout));
-        let worker = self.zygote(limit).and_then(|zygote| Worker::start(zygote, self.settings.forwards_stderr, limit));
-        if worker.is_ok() {
-            self.started.fetch_add(1, Ordering::Relaxed);
-        }
-        worker
+        let zygote = self.zygote(limit).map_err(StartError::Zygote)?;
+        let worker = Worker::start(zygote, self.settings.forwards_stderr, limit).map_err(StartError::Worker)?;
+        self.started.fetch_add(1, Ordering::Relaxed);
+        Ok(worker)
     }
 
     /// Returns the zygote, and starts it if there is none.

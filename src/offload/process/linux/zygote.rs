@@ -94,6 +94,7 @@ impl Zygote {
         drop(nothing);
         let server = getppid().ok_or_else(|| io::Error::other("the server has ended"))?;
         let server = pidfd_open(server, PidfdFlags::empty())?;
+        system::name_process(c"onelane-zygote");
         system::restore_signals();
         [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT].into_iter().for_each(system::survive);
         lower_limit(Resource::Core, 0)?;
@@ -173,6 +174,7 @@ impl NewWorker {
     fn run(self, settings: &WorkerSettings) -> ! {
         let Self { zygote, socket, stderr } = self;
         let prepare = || -> io::Result<()> {
+            system::name_process(c"onelane-worker");
             setpgid(None, None)?;
             set_parent_process_death_signal(Some(Signal::KILL))?;
             rustix::stdio::dup2_stderr(&stderr)?;
