@@ -55,7 +55,7 @@ pub(super) fn try_reap(pid: Pid) -> io::Result<Option<Ended>> {
     let mut status: c_int = 0;
     let mut usage = MaybeUninit::<libc::rusage>::uninit();
     // SAFETY: Both pointers are valid for writes, and the kernel keeps neither.
-    let reaped = unsafe { libc::wait4(pid.as_raw_pid(), &raw mut status, libc::WNOHANG, usage.as_mut_ptr()) };
+    let reaped = unsafe { libc::wait4(pid.as_raw_nonzero().get(), &raw mut status, libc::WNOHANG, usage.as_mut_ptr()) };
     match reaped {
         -1 => return Err(io::Error::last_os_error()),
         0 => return Ok(None),
@@ -77,7 +77,7 @@ pub(super) fn processor_time(process: Pid) -> Option<Duration> {
     let mut clock = 0;
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: The pointer is valid for writes, and the function does not keep it.
-    let found = unsafe { libc::clock_getcpuclockid(process.as_raw_pid(), &raw mut clock) };
+    let found = unsafe { libc::clock_getcpuclockid(process.as_raw_nonzero().get(), &raw mut clock) };
     // SAFETY: The pointer is valid for writes, and the function does not keep it. The kernel checks the clock.
     if found != 0 || unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
         return None;

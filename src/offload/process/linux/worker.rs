@@ -211,7 +211,7 @@ impl Worker {
             match self.replies.first(max_reply) {
                 Arrived::All(ReplyKind::Event, length) => {
                     if let Ok(event) = codec::decode::<RemoteEvent>(self.replies.body(length)) {
-                        trace::worker_event(self.pid().as_raw_pid(), &event);
+                        trace::worker_event(self.pid().as_raw_nonzero().get(), &event);
                     }
                     self.replies.remove(length);
                     continue;
@@ -261,7 +261,7 @@ impl Worker {
 
     /// Returns how much physical memory the worker uses, in bytes.
     pub(super) fn resident_memory(&self) -> Option<u64> {
-        let statm = fs::read_to_string(format!("/proc/{}/statm", self.pid().as_raw_pid())).ok()?;
+        let statm = fs::read_to_string(format!("/proc/{}/statm", self.pid().as_raw_nonzero().get())).ok()?;
         let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
         Some(pages.saturating_mul(rustix::param::page_size() as u64))
     }
@@ -358,4 +358,4 @@ impl Drop for Worker {
     }
 }
 
-impl_debug!(Worker |this| { pid: this.pid().as_raw_pid(), tasks: this.tasks, .. });
+impl_debug!(Worker |this| { pid: this.pid().as_raw_nonzero().get(), tasks: this.tasks, .. });

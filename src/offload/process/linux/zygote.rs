@@ -148,7 +148,7 @@ impl Zygote {
                 // identifier.
                 let _ = setpgid(Some(pid), Some(pid));
                 self.children.push(pid);
-                Ok(Fork::Zygote(Answer::Forked(pid.as_raw_pid())))
+                Ok(Fork::Zygote(Answer::Forked(pid.as_raw_nonzero().get())))
             }
             Forked::Child => Ok(Fork::Worker(NewWorker { zygote, socket, stderr })),
         }

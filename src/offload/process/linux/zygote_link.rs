@@ -118,7 +118,7 @@ impl ZygoteLink {
 
     /// Collects a worker. Returns `None` if the worker has not ended.
     pub(super) fn try_reap(&self, pid: Pid) -> io::Result<Option<Ended>> {
-        match self.exchange(&Command::Reap(pid.as_raw_pid()), &[])? {
+        match self.exchange(&Command::Reap(pid.as_raw_nonzero().get()), &[])? {
             Answer::Running => Ok(None),
             answer @ Answer::Ended { .. } => Ok(answer.into_ended()),
             other => Err(unexpected(&other)),
