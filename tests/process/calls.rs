@@ -131,9 +131,9 @@ async fn values_that_cannot_be_converted_fail_their_task_and_no_other() {
     let pool = ProcessPool::builder("codec").workers(1).build();
     let text = |error: ProcessError| error.to_string();
     let error = pool.run(|_: Unreadable| 1_u8, Unreadable).await.map_err(text).unwrap_err();
-    assert!(error.contains("decoding the arguments failed"), "{error}");
+    assert!(error.contains("decoding the arguments `process::calls::Unreadable` failed"), "{error}");
     let error = pool.run(|(): ()| Unreadable, ()).await.map_err(text).unwrap_err();
-    assert!(error.contains("decoding the result failed"), "{error}");
+    assert!(error.contains("decoding the result `process::calls::Unreadable` failed"), "{error}");
     let error = pool.run(|_: Panicking| 1_u8, Panicking).await.unwrap_err();
     assert!(matches!(&error, ProcessError::Panicked(panic) if panic.message() == "serializing panics"), "{error}");
     let error = pool.run(|(): ()| Panicking, ()).await.unwrap_err();
@@ -143,6 +143,26 @@ async fn values_that_cannot_be_converted_fail_their_task_and_no_other() {
     assert_eq!(pool.run(add, (1, 1)).await.unwrap(), 2);
     let WorkerCounts { idle, busy, started, died, .. } = pool.stats().workers;
     assert_eq!((idle, busy, started, died), (1, 0, 1, 0), "the worker has survived");
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Options {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    height: Option<u8>,
+    quality: u8,
+}
+
+#[tokio::test]
+async fn field_that_is_left_out_is_an_error_and_no_other_value() {
+    let pool = ProcessPool::builder("options").workers(1).build();
+    let echo = |options: Options| options;
+    let whole = Options { height: Some(1), quality: 2 };
+    assert_eq!(pool.run(echo, whole.clone()).await.unwrap(), whole);
+    let error = pool.run(echo, Options { height: None, quality: 2 }).await.unwrap_err().to_string();
+    assert!(error.contains("arguments `process::calls::Options`") && error.contains("field `height`"), "{error}");
+    let result = |quality: u8| Options { height: None, quality };
+    let error = pool.run(result, 2).await.unwrap_err().to_string();
+    assert!(error.contains("result `process::calls::Options`") && error.contains("field `height`"), "{error}");
 }
 
 #[tokio::test]

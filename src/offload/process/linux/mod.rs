@@ -15,6 +15,7 @@
 //! | `group`, `kill_switch` | how a caller that leaves kills the worker of its task |
 //! | `zygote_link` | starts the zygote, and requests workers from it |
 //! | `channel`, `frame` | the messages between server and zygote, and between server and worker |
+//! | `request` | a task on its way to a worker |
 //! | `reply_buffer` | what a worker has sent, which is not trusted |
 //! | `trace` | the events of process pools |
 //! | `stderr_tail`, `wait` | reads the standard error of a worker, waits for file descriptors |
@@ -37,6 +38,7 @@ mod keeper;
 mod kill_switch;
 mod limits;
 mod reply_buffer;
+mod request;
 #[cfg(feature = "landlock")]
 mod sandbox;
 mod serve;
@@ -51,4 +53,5 @@ mod zygote_link;
 
 pub(super) use self::boot::worker_guard;
 pub(super) use self::kill_switch::KillSwitch;
-pub(super) use self::worker_set::{Call, WorkerSet};
+pub(super) use self::request::Call;
+pub(super) use self::worker_set::WorkerSet;

@@ -1,20 +1,19 @@
 //! [`WorkerSet`], the workers of a pool, which runs each task in one of them.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tracing::level_filters::LevelFilter;
 
 use super::boot;
 use super::channel::WorkerSettings;
-use super::frame::{ReplyKind, RequestHeader, RequestMeta, level_number};
+use super::frame::{ReplyKind, RequestHeader, RequestMeta};
 use super::image;
 use super::keeper::SetState;
 use super::kill_switch::KillSwitch;
 use super::limits::CallLimits;
+use super::request::{Call, scopes_in_program, write_header};
 use super::trace;
 use super::worker::{CallEnd, Worker};
 use super::zygote_link::ZygoteLink;
@@ -24,11 +23,10 @@ use crate::offload::error::{OffloadError, OffloadErrorKind};
 use crate::offload::limiter::SharedLimiter;
 use crate::offload::process::codec::{self, Message};
 use crate::offload::process::error::{ProcessError, WorkerDeath};
-use crate::offload::process::function::{self, Function};
+use crate::offload::process::function::Function;
 use crate::offload::process::settings::ProcessSettings;
 use crate::offload::process::stats::WorkerCounts;
 use crate::panic::{Panic, catch_owned};
-use crate::scope::{CallerScopes, ScopeId, WHOLE_GUARD};
 use crate::sync::{Condvar, Mutex, lock};
 
 /// How many times a task tries to start a worker, or to send its request to one.
@@ -51,14 +49,6 @@ pub(in crate::offload::process) struct WorkerSet {
     started: AtomicU64,
     pub(super) died: AtomicU64,
     killed: AtomicU64,
-}
-
-/// The details of one task.
-pub(in crate::offload::process) struct Call<'a> {
-    pub(in crate::offload::process) function: Function,
-    pub(in crate::offload::process) label: &'a str,
-    pub(in crate::offload::process) deadline: Option<Instant>,
-    pub(in crate::offload::process) cpu_limit: Option<Duration>,
 }
 
 /// The reason why a worker could not be started.
@@ -328,28 +318,6 @@ impl WorkerSet {
             killed: self.killed.load(Ordering::Relaxed),
         }
     }
-}
-
-/// Returns the guards that the task's caller is inside, if they are statics of the program, which the worker has too.
-/// The numbers of keys and of runs have no meaning in another process.
-fn scopes_in_program() -> Vec<(i64, u64)> {
-    let scopes = CallerScopes::capture().in_effect();
-    let is_of_guard = |(address, number): &ScopeId| *number == WHOLE_GUARD && image::contains_static(*address);
-    let scopes = scopes.into_iter().filter(is_of_guard);
-    scopes.map(|(address, number)| (function::distance(address), number)).collect()
-}
-
-/// Writes the header to its place at the start of a request.
-fn write_header(request: &mut Message, call: &Call<'_>, arguments: Range<usize>) {
-    let header = RequestHeader {
-        function: call.function.to_bytes(),
-        budget: call.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())),
-        level: LevelFilter::current().into_level().map_or(0, level_number),
-        meta_length: (arguments.start - RequestHeader::LENGTH) as u64,
-        arguments_length: arguments.len() as u64,
-        attachments: u32::try_from(request.attachments.len()).unwrap_or(u32::MAX),
-    };
-    request.body[..RequestHeader::LENGTH].copy_from_slice(&header.to_bytes());
 }
 
 impl_debug!(WorkerSet |this| { settings: this.settings, counts: this.counts(), .. });
