@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::HashMap;
+use std::future::ready;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -125,6 +126,11 @@ fn axum_app(pool: &ProcessPool, limits: Limits, guard: &Arc<EndpointGuard>, user
     }
     let fault = |extract::Path(fault): extract::Path<String>| fail(&fault);
     let handler = || limits.apply(for_axum::process_handler(pool, gate));
+    let flight = for_axum::FlightLayer::new("flight");
+    let waiting = {
+        let flight = flight.clone();
+        async move || flight.stats().waiting.to_string()
+    };
     Router::new()
         .route("/", get(handler()))
         .route("/urgent", get(handler().label("urgent").priority(Priority::High)))
@@ -136,7 +142,8 @@ fn axum_app(pool: &ProcessPool, limits: Limits, guard: &Arc<EndpointGuard>, user
         .route("/changed/{fault}", get(for_axum::process_handler(pool, fault).on_refusal(with_exit)))
         .route("/guarded", get(handler()).layer(for_axum::GuardLayer::new(guard)))
         .route("/guarded/{fault}", get(for_axum::process_handler(pool, fault)).layer(for_axum::GuardLayer::new(guard)))
-        .route("/flight", get(handler()).layer(for_axum::FlightLayer::new("flight")))
+        .route("/flight", get(handler()).layer(flight))
+        .route("/flight/waiting", get(waiting))
         .route("/user", get(handler()).layer(for_axum::GuardLayer::keyed(users, user)))
         .route("/plain", get(async || "at once"))
         .with_state(1000)
@@ -172,6 +179,10 @@ fn actix_app(
     move |config| {
         let handler = || limits.apply(for_actix::process_handler(&pool, gate));
         let guarded = || for_actix::GuardMiddleware::new(&guard);
+        let waiting = {
+            let flight = flight.clone();
+            move || ready(flight.stats().waiting.to_string())
+        };
         config
             .route("/", actix::get().to(handler()))
             .route("/urgent", actix::get().to(handler().label("urgent").priority(Priority::High)))
@@ -187,6 +198,7 @@ fn actix_app(
                     .wrap(guarded())
                     .route(actix::get().to(for_actix::process_handler(&pool, fault))),
             )
+            .route("/flight/waiting", actix::get().to(waiting))
             .service(actix::resource("/flight").wrap(flight.clone()).route(actix::get().to(handler())))
             .service(
                 actix::resource("/user")

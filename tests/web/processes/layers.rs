@@ -52,6 +52,9 @@ async fn requests_behind_a_flight_share_one_call(framework: Framework) {
     let mut first = site.running(&gate, "/flight").await;
     let path = gate.at("/flight");
     let mut others = join_all((0..5).map(|_| site.send(&path))).await;
+    while site.get("/flight/waiting").await.text() != "6" {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
     // The client of the call leaves, and the others still get the response.
     first.disconnect(Disconnect::Rst).await;
     drop(first);
