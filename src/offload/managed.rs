@@ -6,11 +6,14 @@ use std::pin::Pin;
 use super::blocking::BlockingPool;
 #[cfg(feature = "cpu")]
 use super::cpu::CpuPool;
+#[cfg(feature = "process")]
+use super::process::ProcessPool;
 use super::stats::PoolStats;
 use crate::managed::{Managed, ManagedSnapshot};
 
+/// Implements [`Managed`] for a pool. A pool whose statistics contain those of its tasks names their field.
 macro_rules! impl_managed_for_pool {
-    ($pool:ty) => {
+    ($pool:ty $(, $tasks:ident)?) => {
         impl Managed for $pool {
             fn name(&self) -> &str {
                 self.name()
@@ -30,7 +33,7 @@ macro_rules! impl_managed_for_pool {
             }
 
             fn snapshot(&self) -> ManagedSnapshot {
-                snapshot(&self.stats(), self.is_closed())
+                snapshot(&self.stats()$(.$tasks)?, self.is_closed())
             }
         }
     };
@@ -39,6 +42,8 @@ macro_rules! impl_managed_for_pool {
 impl_managed_for_pool!(BlockingPool);
 #[cfg(feature = "cpu")]
 impl_managed_for_pool!(CpuPool);
+#[cfg(feature = "process")]
+impl_managed_for_pool!(ProcessPool, tasks);
 
 fn snapshot(stats: &PoolStats, is_closed: bool) -> ManagedSnapshot {
     let snapshot = ManagedSnapshot::new("pool").with_active(stats.running).with_waiting(stats.queued);

@@ -74,7 +74,6 @@ mod function;
 mod future;
 #[cfg(target_os = "linux")]
 mod linux;
-mod managed;
 mod pool;
 #[cfg(feature = "landlock")]
 mod sandbox;
