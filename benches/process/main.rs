@@ -24,21 +24,22 @@ fn next(n: u64) -> u64 {
     n + 1
 }
 
+/// Runs small tasks, one after the other. Returns how long they took.
+async fn run_one_by_one(pool: &ProcessPool, tasks: u64) -> Duration {
+    let start = Instant::now();
+    for n in 0..tasks {
+        assert_eq!(pool.run(next, n).await.expect("a result"), n + 1);
+    }
+    start.elapsed()
+}
+
 /// One caller submits one small task at a time.
 fn round_trip(c: &mut Criterion) {
     let mut group = c.benchmark_group("round_trip");
     let pool = ProcessPool::builder("round_trip").workers(1).build();
     let runtime = runtime();
     group.bench_function("onelane", |b| {
-        b.iter_custom(|iterations| {
-            runtime.block_on(async {
-                let start = Instant::now();
-                for n in 0..iterations {
-                    assert_eq!(pool.run(next, n).await.expect("a result"), n + 1);
-                }
-                start.elapsed()
-            })
-        });
+        b.iter_custom(|iterations| runtime.block_on(run_one_by_one(&pool, iterations)));
     });
     let pool = procspawn::Pool::new(1).expect("a pool");
     group.bench_function("procspawn", |b| {
@@ -130,15 +131,7 @@ fn worker_each_task(c: &mut Criterion) {
     let pool = ProcessPool::builder("each").workers(1).max_tasks_per_worker(1).build();
     let runtime = runtime();
     group.bench_function("onelane", |b| {
-        b.iter_custom(|iterations| {
-            runtime.block_on(async {
-                let start = Instant::now();
-                for n in 0..iterations {
-                    assert_eq!(pool.run(next, n).await.expect("a result"), n + 1);
-                }
-                start.elapsed()
-            })
-        });
+        b.iter_custom(|iterations| runtime.block_on(run_one_by_one(&pool, iterations)));
     });
     group.bench_function("procspawn", |b| {
         b.iter_custom(|iterations| {
