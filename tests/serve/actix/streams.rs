@@ -159,7 +159,8 @@ async fn handler_that_continues_after_its_websocket_is_known_and_reported_if_it_
         onelane::detached::running().iter().any(|work| work.name() == "websocket")
     })
     .await;
-    assert_eq!(notes(&log), ["saves"]);
+    // The handler is known before its thread has run it.
+    eventually("the handler saves", || notes(&log) == ["saves"]).await;
     let (report, _) = server.stop_and_leave_no_work(|| true).await;
     assert_eq!(unfinished(&report), [("websocket", 1)], "{report:?}");
     assert!(!report.is_clean() && report.exit_code() == 1, "{report:?}");
