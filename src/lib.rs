@@ -114,7 +114,7 @@ mod caller_trace;
 mod config_error;
 #[cfg(any(feature = "guard", feature = "offload"))]
 mod counter;
-#[cfg(any(feature = "guard", feature = "offload", feature = "background"))]
+#[cfg(any(feature = "guard", feature = "offload", feature = "background", feature = "watch"))]
 mod debug;
 #[cfg(any(feature = "guard", feature = "offload", feature = "background"))]
 pub mod detached;
@@ -132,13 +132,13 @@ mod name;
 pub mod offload;
 #[cfg(any(feature = "guard", feature = "offload", feature = "background"))]
 mod own_runtime;
-#[cfg(any(feature = "guard", feature = "offload", feature = "background"))]
+#[cfg(any(feature = "guard", feature = "offload", feature = "background", feature = "watch"))]
 mod panic;
 #[cfg(any(feature = "guard", feature = "offload"))]
 mod park;
 #[cfg(any(feature = "guard", feature = "background", feature = "process"))]
 mod random;
-#[cfg(any(feature = "guard", feature = "offload", feature = "background"))]
+#[cfg(any(feature = "guard", feature = "offload", feature = "background", feature = "watch"))]
 mod rounded;
 #[cfg(any(feature = "guard", feature = "offload"))]
 mod scope;
@@ -150,12 +150,14 @@ mod semaphore;
 mod shared;
 #[cfg(any(feature = "guard", feature = "offload", feature = "background"))]
 mod sync;
-#[cfg(any(feature = "guard", feature = "offload", feature = "background"))]
+#[cfg(any(feature = "guard", feature = "offload", feature = "background", feature = "watch"))]
 mod trace;
 #[cfg(any(feature = "guard", feature = "offload", feature = "background"))]
 mod wake;
 #[cfg(any(feature = "guard", feature = "offload"))]
 mod waker_slot;
+#[cfg(feature = "watch")]
+pub mod watch;
 #[cfg(any(feature = "tower", feature = "actix-web"))]
 pub mod web;
 

@@ -1,0 +1,81 @@
+//! [`assert_never_blocks`], which fails a test if a future blocks its thread.
+
+use std::future::Future;
+use std::panic::Location;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use pin_project_lite::pin_project;
+
+use crate::rounded::rounded;
+
+pin_project! {
+    /// A future that panics if a poll of it takes too long. Created by [`assert_never_blocks`].
+    #[derive(Clone, Debug)]
+    #[must_use = "futures do nothing unless polled"]
+    pub struct NeverBlocks<F> {
+        bound: Duration,
+        asserted_at: &'static Location<'static>,
+        #[pin]
+        future: F,
+    }
+}
+
+/// Runs `future`, and panics if one poll of it takes longer than `bound`. For tests.
+///
+/// A poll contains everything that the task does between two waits, including `block_in_place`, which stops the other
+/// futures of the same task. The polls of tasks that `future` spawns do not count: wrap these futures, too. Real time
+/// counts, even if tokio's clock is paused, and so does time in which the machine runs other threads: choose a bound that
+/// a busy machine keeps, such as 50 ms, and let the test block for longer than that if it blocks.
+///
+/// # Panics
+///
+/// Panics after the first poll that takes longer than `bound`. A poll that never returns does not panic.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use onelane::watch::assert_never_blocks;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let sleep = tokio::time::sleep(Duration::from_millis(100));
+/// assert_never_blocks(Duration::from_millis(50), sleep).await;
+/// # }
+/// ```
+///
+/// ```should_panic
+/// # use std::time::Duration;
+/// # use onelane::watch::assert_never_blocks;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let blocks = async { std::thread::sleep(Duration::from_millis(100)) };
+/// assert_never_blocks(Duration::from_millis(50), blocks).await;
+/// # }
+/// ```
+#[track_caller]
+pub fn assert_never_blocks<F: Future>(bound: Duration, future: F) -> NeverBlocks<F> {
+    NeverBlocks { bound, asserted_at: Location::caller(), future }
+}
+
+impl<F: Future> Future for NeverBlocks<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let start = Instant::now();
+        let output = this.future.poll(cx);
+        let took = start.elapsed();
+        assert!(
+            took <= *this.bound,
+            "the future asserted at {} blocked its thread: one poll took {:?}, longer than {:?}; move blocking calls to \
+             run_blocking and computations to run_cpu",
+            this.asserted_at,
+            rounded(took),
+            this.bound
+        );
+        output
+    }
+}

@@ -1,0 +1,171 @@
+//! [`Report`], what a watch reports.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::label::Label;
+use super::slot::SlotView;
+use super::stack::{Capture, Hint, Stack};
+use crate::rounded::rounded;
+
+/// A change that a [`Watch`](super::Watch) reports.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Report {
+    /// A worker is blocked. Reported at the threshold, and again when the time has doubled, while the worker is blocked.
+    Blocked(Blocked),
+    /// A worker that was reported runs its tasks again, or has ended.
+    Recovered(Recovered),
+}
+
+/// A worker that is blocked: it has been in one poll for at least the threshold of the watch.
+///
+/// The `Display` text is one line, without the stack: ``worker 1 (tokio-rt-worker) blocked for 112ms by `GET /report` at
+/// app::report (src/main.rs:7): use run_blocking for a call that sleeps``.
+#[derive(Clone)]
+pub struct Blocked(Arc<BlockedParts>);
+
+#[derive(Clone, Debug)]
+struct BlockedParts {
+    worker: usize,
+    thread: Option<String>,
+    label: Option<Label>,
+    since: Instant,
+    at: Instant,
+    repeats: u32,
+    stack: Option<Stack>,
+}
+
+/// A worker that was blocked runs its tasks again.
+#[derive(Clone, Debug)]
+pub struct Recovered {
+    last: Blocked,
+    total: Duration,
+}
+
+impl Blocked {
+    pub(super) fn new(worker: usize, since: Instant, at: Instant) -> Self {
+        Self(Arc::new(BlockedParts { worker, thread: None, label: None, since, at, repeats: 0, stack: None }))
+    }
+
+    /// Adds what the slot of the worker's thread contains.
+    pub(super) fn with_thread(mut self, slot: &SlotView, capture: Option<&Capture>) -> Self {
+        let parts = Arc::make_mut(&mut self.0);
+        parts.thread.clone_from(&slot.owner.thread.name);
+        parts.label = slot.poll.label();
+        parts.stack = capture.and_then(|capture| capture.stack_of(&slot.owner.thread));
+        self
+    }
+
+    /// Counts the report as a repetition of the last one.
+    pub(super) fn repeating(mut self, last: &Self) -> Self {
+        Arc::make_mut(&mut self.0).repeats = last.repeats() + 1;
+        self
+    }
+
+    /// Returns the index of the worker in its runtime, from 0. A current-thread runtime has one worker.
+    #[must_use]
+    pub fn worker(&self) -> usize {
+        self.0.worker
+    }
+
+    /// Returns the name of the worker's thread. Returns `None` if the thread has no name, or if the watch does not know
+    /// the thread: see [`register_thread`](super::register_thread).
+    #[must_use]
+    pub fn thread(&self) -> Option<&str> {
+        self.0.thread.as_deref()
+    }
+
+    /// Returns the label of the innermost [watched](super::watch()) future that is being polled, such as the route of a
+    /// request. Returns `None` if the worker polls no watched future.
+    #[must_use]
+    pub fn label(&self) -> Option<&'static str> {
+        self.0.label.map(Label::as_str)
+    }
+
+    /// Returns the moment from which the worker is known to be blocked. The poll began at most one
+    /// [interval](super::Watch#precision) earlier.
+    #[must_use]
+    pub fn since(&self) -> Instant {
+        self.0.since
+    }
+
+    /// Returns how long the worker had been blocked when the report was made.
+    #[must_use]
+    pub fn blocked_for(&self) -> Duration {
+        self.0.at - self.0.since
+    }
+
+    /// Returns how many times this block was reported before: 0 at the threshold, 1 at twice the threshold, 2 at four times.
+    #[must_use]
+    pub fn repeats(&self) -> u32 {
+        self.0.repeats
+    }
+
+    /// Returns the stack of the worker's thread, if the watch [captures stacks](super::WatchBuilder::capture_stacks).
+    #[must_use]
+    pub fn stack(&self) -> Option<&Stack> {
+        self.0.stack.as_ref()
+    }
+
+    /// Returns what the thread seems to do, and so what to do about it.
+    #[must_use]
+    pub fn hint(&self) -> Hint {
+        Hint::of(self.stack())
+    }
+}
+
+impl Recovered {
+    pub(super) fn new(last: Blocked, at: Instant) -> Self {
+        let total = at - last.since();
+        Self { last, total }
+    }
+
+    /// Returns the last report of the worker.
+    #[must_use]
+    pub fn last(&self) -> &Blocked {
+        &self.last
+    }
+
+    /// Returns how long the worker was blocked, to within one [interval](super::Watch#precision) at each end.
+    #[must_use]
+    pub fn total(&self) -> Duration {
+        self.total
+    }
+}
+
+impl fmt::Display for Blocked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "worker {}", self.worker())?;
+        if let Some(thread) = self.thread() {
+            write!(f, " ({thread})")?;
+        }
+        write!(f, " blocked for {:?}", rounded(self.blocked_for()))?;
+        if let Some(label) = self.label() {
+            write!(f, " by `{label}`")?;
+        }
+        if let Some(frame) = self.stack().and_then(Stack::culprit) {
+            write!(f, " at {frame}")?;
+        }
+        write!(f, ": {}", self.hint())
+    }
+}
+
+impl fmt::Debug for Blocked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Blocked")
+            .field("worker", &self.worker())
+            .field("thread", &self.thread())
+            .field("label", &self.label())
+            .field("blocked_for", &self.blocked_for())
+            .field("stack", &self.stack())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Recovered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "worker {} recovered after {:?}", self.last.worker(), rounded(self.total))
+    }
+}

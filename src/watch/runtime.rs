@@ -1,0 +1,128 @@
+//! [`WatchedRuntime`], a runtime as a watch samples it.
+
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Handle, Id};
+
+use super::lag_probe::LagProbe;
+use super::report::{Blocked, Recovered, Report};
+use super::slot::{SlotView, slots_of};
+use super::stack::Capture;
+use super::worker_state::{Change, Reading, WorkerState};
+
+/// A runtime with what the watch knows of its workers.
+#[derive(Debug)]
+pub(super) struct WatchedRuntime {
+    handle: Handle,
+    workers: Vec<Worker>,
+    probe: LagProbe,
+}
+
+#[derive(Debug)]
+struct Worker {
+    state: WorkerState,
+    /// The last report, while the worker is blocked.
+    report: Option<Blocked>,
+}
+
+/// The time of a sample.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sample<'a> {
+    pub(super) now: Instant,
+    /// The time since the last sample, without the time in which the watch itself was stopped.
+    pub(super) seen: Duration,
+    pub(super) threshold: Duration,
+    /// `None` if the watch captures no stacks.
+    pub(super) capture: Option<&'a Capture>,
+}
+
+impl WatchedRuntime {
+    pub(super) fn new(handle: Handle, now: Instant, threshold: Duration) -> Self {
+        let mut runtime = Self { handle, workers: Vec::new(), probe: LagProbe::new(now) };
+        let workers = 0..runtime.handle.metrics().num_workers();
+        let state = |worker| WorkerState::new(now, runtime.read(worker, None), threshold);
+        runtime.workers = workers.map(|worker| Worker { state: state(worker), report: None }).collect();
+        // Makes the threads known that run at this moment.
+        runtime.probe.measure(&runtime.handle, false, now);
+        runtime
+    }
+
+    pub(super) fn id(&self) -> Id {
+        self.handle.id()
+    }
+
+    pub(super) fn lag(&self) -> Duration {
+        self.probe.lag()
+    }
+
+    /// Returns the last report of each worker that is blocked.
+    pub(super) fn blocked(&self) -> impl Iterator<Item = &Blocked> {
+        self.workers.iter().filter_map(|worker| worker.report.as_ref())
+    }
+
+    /// Reads all workers, and passes what has changed to `report`. Returns `false` if the runtime has shut down.
+    pub(super) fn sample(&mut self, sample: Sample<'_>, mut report: impl FnMut(Report)) -> bool {
+        let metrics = self.handle.metrics();
+        let mut workers = 0..self.workers.len();
+        let is_idle = workers.clone().all(|worker| metrics.worker_park_unpark_count(worker) % 2 == 1);
+        let slots = if is_idle { Vec::new() } else { slots_of(self.id()) };
+        let is_alive = workers.all(|index| self.sample_worker(index, slot_of(index, &slots), sample, &mut report));
+        self.probe.measure(&self.handle, is_idle, sample.now);
+        is_alive
+    }
+
+    /// Reads one worker. Returns `false` if the runtime has shut down.
+    fn sample_worker(
+        &mut self,
+        index: usize,
+        slot: Option<&SlotView>,
+        sample: Sample<'_>,
+        report: &mut impl FnMut(Report),
+    ) -> bool {
+        let Sample { now, seen, threshold, capture } = sample;
+        let reading = self.read(index, slot.map(|slot| slot.poll.number()));
+        let worker = &mut self.workers[index];
+        match worker.state.observe(now, seen, reading, threshold) {
+            None => {}
+            Some(Change::Recovered) => {
+                let last = worker.report.take();
+                report(Report::Recovered(Recovered::new(last.expect("a worker that recovers was reported"), now)));
+            }
+            // The workers of a runtime that has shut down no longer change either.
+            Some(Change::Blocked { .. }) if worker.report.is_none() && self.probe.is_runtime_gone(&self.handle, now) => {
+                return false;
+            }
+            Some(Change::Blocked { since }) => {
+                let mut blocked = Blocked::new(index, since, now);
+                if let Some(slot) = slot {
+                    slot.mark_slow(since);
+                    blocked = blocked.with_thread(slot, capture);
+                }
+                if let Some(last) = &worker.report {
+                    blocked = blocked.repeating(last);
+                }
+                worker.report = Some(blocked.clone());
+                report(Report::Blocked(blocked));
+            }
+        }
+        true
+    }
+
+    fn read(&self, worker: usize, poll: Option<u32>) -> Reading {
+        let metrics = self.handle.metrics();
+        Reading {
+            park_unpark_count: metrics.worker_park_unpark_count(worker),
+            busy: metrics.worker_total_busy_duration(worker),
+            poll,
+        }
+    }
+}
+
+/// Returns the slot of a worker's thread, if it is known.
+///
+/// A thread that gave its worker away with `block_in_place` still has that worker's index, until the thread polls again.
+/// The thread that took the worker over is the one in a poll.
+fn slot_of(worker: usize, slots: &[SlotView]) -> Option<&SlotView> {
+    let of_worker = || slots.iter().filter(|slot| slot.worker == Some(worker));
+    of_worker().find(|slot| slot.poll.label().is_some()).or_else(|| of_worker().next())
+}

@@ -1,0 +1,125 @@
+//! [`Shared`], what a watch and its thread share.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+
+use super::report::{Blocked, Report};
+use super::stack::Capture;
+use super::stats::{LabelStats, WatchStats};
+use crate::debug::impl_debug;
+
+/// User code that receives each report.
+pub(super) type Callback = Box<dyn Fn(&Report) + Send + Sync>;
+
+/// The greatest interval between samples. It bounds how late a report is.
+const MAX_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The settings of a watch.
+pub(super) struct Settings {
+    pub(super) threshold: Duration,
+    pub(super) callbacks: Vec<Callback>,
+    /// `None` if the watch captures no stacks.
+    pub(super) capture: Option<Capture>,
+}
+
+/// What a watch and its thread share.
+pub(super) struct Shared {
+    pub(super) settings: Settings,
+    pub(super) is_stopped: AtomicBool,
+    /// The greatest lag of the runtimes, in nanoseconds.
+    lag: AtomicU64,
+    /// The runtimes that the thread has not taken over yet.
+    added: Mutex<Vec<Handle>>,
+    seen: Mutex<Seen>,
+}
+
+/// What the watch has seen.
+#[derive(Debug, Default)]
+struct Seen {
+    blocked_now: Vec<Blocked>,
+    blocked: u64,
+    blocked_for: Duration,
+    labels: HashMap<&'static str, LabelStats>,
+}
+
+impl Settings {
+    /// Returns the interval between samples.
+    pub(super) fn interval(&self) -> Duration {
+        (self.threshold / 5).min(MAX_INTERVAL)
+    }
+}
+
+impl Shared {
+    pub(super) fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            is_stopped: AtomicBool::new(false),
+            lag: AtomicU64::new(0),
+            added: Mutex::default(),
+            seen: Mutex::default(),
+        }
+    }
+
+    pub(super) fn add(&self, runtime: Handle) {
+        self.added.lock().unwrap_or_else(PoisonError::into_inner).push(runtime);
+    }
+
+    pub(super) fn take_added(&self) -> Vec<Handle> {
+        std::mem::take(&mut *self.added.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// It orders nothing, so `Relaxed` suffices.
+    pub(super) fn set_lag(&self, lag: Duration) {
+        self.lag.store(u64::try_from(lag.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    pub(super) fn lag(&self) -> Duration {
+        Duration::from_nanos(self.lag.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn blocked(&self) -> Vec<Blocked> {
+        self.seen().blocked_now.clone()
+    }
+
+    pub(super) fn set_blocked(&self, blocked: Vec<Blocked>) {
+        self.seen().blocked_now = blocked;
+    }
+
+    pub(super) fn count(&self, report: &Report) {
+        let seen = &mut *self.seen();
+        let recovered = match report {
+            Report::Blocked(blocked) if blocked.repeats() == 0 => return seen.blocked += 1,
+            Report::Blocked(_) => return,
+            Report::Recovered(recovered) => recovered,
+        };
+        let (label, total) = (recovered.last().label().unwrap_or(""), recovered.total());
+        seen.blocked_for += total;
+        let stats = seen.labels.entry(label).or_insert(LabelStats { label, ..LabelStats::default() });
+        stats.slow_polls += 1;
+        stats.total += total;
+        stats.longest = stats.longest.max(total);
+    }
+
+    pub(super) fn stats(&self) -> WatchStats {
+        let seen = self.seen();
+        let mut labels: Vec<_> = seen.labels.values().copied().collect();
+        labels.sort_by(|a, b| b.total.cmp(&a.total).then(a.label.cmp(b.label)));
+        WatchStats {
+            blocked: seen.blocked,
+            blocked_now: seen.blocked_now.len(),
+            blocked_for: seen.blocked_for,
+            labels,
+        }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl_debug!(Settings |this| { threshold: this.threshold, .. });
+impl_debug!(Shared |this| { settings: this.settings, lag: this.lag(), seen: this.seen() });

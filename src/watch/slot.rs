@@ -1,0 +1,258 @@
+//! [`Slot`], where a thread publishes what it polls, and [`InPoll`], which does so for the time of a poll.
+//!
+//! # Invariants
+//!
+//! - Only the thread that owns a slot writes its `state`. A poll costs two stores, and no clock: the watch supplies the
+//!   time.
+//! - The upper half of `state` counts the outermost polls of the thread, and the lower half is the label of the
+//!   innermost poll, or 0 between polls. A watch that reads the same count twice, with a label, has seen one poll.
+//! - A poll inside another one changes only the label, and restores it.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Handle, Id};
+
+use super::label::Label;
+use super::trace;
+use super::worker_index;
+
+/// The slots of all threads that have polled a watched future.
+///
+/// Slots are never freed, so a poll reaches the slot of its thread without a reference count. A thread that ends leaves
+/// its slot to the next one.
+static SLOTS: Mutex<Vec<&'static Slot>> = Mutex::new(Vec::new());
+
+/// The time from which the marks of slow polls count.
+static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+const NO_WORKER: usize = usize::MAX;
+
+thread_local! {
+    static SLOT: Cell<Option<&'static Slot>> = const { Cell::new(None) };
+    /// Gives the slot back when the thread ends. It stands apart from `SLOT`, which is cheaper without a destructor.
+    static OWNED: Cell<Option<OwnedSlot>> = const { Cell::new(None) };
+}
+
+/// What one thread polls.
+#[derive(Debug, Default)]
+pub(super) struct Slot {
+    /// See the invariants.
+    state: AtomicU64,
+    /// The index of the worker that the thread was when it entered its last outermost poll.
+    worker: AtomicUsize,
+    /// The outermost poll that a watch has reported, and when the poll began: its count in the upper half, and
+    /// milliseconds since `EPOCH` in the lower one. 0 if there is none.
+    slow: AtomicU64,
+    owner: Mutex<Option<Owner>>,
+}
+
+/// The thread of a slot.
+#[derive(Clone, Debug)]
+pub(super) struct Owner {
+    /// The runtime that the thread works for, or last worked for.
+    pub(super) runtime: Option<Id>,
+    pub(super) thread: ThreadName,
+}
+
+/// The name of a thread, and what the system calls it.
+#[derive(Clone, Debug)]
+pub(super) struct ThreadName {
+    pub(super) name: Option<String>,
+    #[cfg(all(feature = "backtrace", target_os = "linux"))]
+    pub(super) tid: libc::pid_t,
+}
+
+/// A slot as a watch sees it.
+#[derive(Debug)]
+pub(super) struct SlotView {
+    slot: &'static Slot,
+    pub(super) worker: Option<usize>,
+    pub(super) poll: PollState,
+    pub(super) owner: Owner,
+}
+
+/// What a thread polls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PollState(u64);
+
+/// Publishes, until it is dropped, that this thread polls a future.
+#[derive(Debug)]
+pub(crate) struct InPoll {
+    /// `None` on a thread that is ending.
+    slot: Option<&'static Slot>,
+    outer: PollState,
+    /// The destructor writes to the slot of its own thread.
+    not_send: PhantomData<*const ()>,
+}
+
+struct OwnedSlot(&'static Slot);
+
+impl PollState {
+    /// Returns the number of the outermost poll, or of the last one between polls.
+    pub(super) fn number(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// Returns the label of the innermost poll.
+    pub(super) fn label(self) -> Option<Label> {
+        Label::from_id(self.0 as u32)
+    }
+
+    fn enter(self, label: Label) -> Self {
+        // An outermost poll begins. The count may wrap: it is only compared with one that was read moments before.
+        let polls = if self.0 as u32 == 0 { (self.0 >> 32).wrapping_add(1) } else { self.0 >> 32 };
+        Self(polls << 32 | u64::from(label.id()))
+    }
+}
+
+impl Label {
+    /// Publishes that this thread polls the future with this label, until the value is dropped.
+    #[inline]
+    pub(crate) fn enter(self) -> InPoll {
+        let slot = SLOT.get().or_else(register);
+        let outer = slot.map_or(PollState(0), |slot| slot.enter(self));
+        InPoll { slot, outer, not_send: PhantomData }
+    }
+}
+
+impl Slot {
+    #[inline]
+    fn enter(&self, label: Label) -> PollState {
+        let outer = PollState(self.state.load(Ordering::Relaxed));
+        if outer.label().is_none() {
+            // A worker that was handed to another thread by `block_in_place` is another worker's thread from then on.
+            self.worker.store(worker_index::current().unwrap_or(NO_WORKER), Ordering::Relaxed);
+        }
+        // Pairs with `view`: a watch that sees the poll sees its worker too.
+        self.state.store(outer.enter(label).0, Ordering::Release);
+        outer
+    }
+
+    #[inline]
+    fn exit(&self, outer: PollState) {
+        let ended = PollState(self.state.load(Ordering::Relaxed));
+        // The count stays when the outermost poll ends.
+        let state = if outer.label().is_some() { outer.0 } else { u64::from(ended.number()) << 32 };
+        self.state.store(state, Ordering::Release);
+        if self.slow.load(Ordering::Relaxed) != 0 {
+            self.report_slow_poll(ended);
+        }
+    }
+
+    /// Reports the end of a poll that a watch has reported while it ran. The event is in the task's own span.
+    #[cold]
+    fn report_slow_poll(&self, ended: PollState) {
+        let slow = self.slow.swap(0, Ordering::Relaxed);
+        // A mark can come too late, when its poll has ended and the next one has begun.
+        if let Some(label) = ended.label().filter(|_| PollState(slow).number() == ended.number()) {
+            let took = millis_since_epoch(Instant::now()).wrapping_sub(slow as u32);
+            trace::slow_poll(label, Duration::from_millis(took.into()));
+        }
+    }
+
+    fn owner(&self) -> MutexGuard<'_, Option<Owner>> {
+        self.owner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SlotView {
+    /// Lets the thread report the end of the poll, if the thread is still in it.
+    pub(super) fn mark_slow(&self, since: Instant) {
+        let mark = u64::from(self.poll.number()) << 32 | u64::from(millis_since_epoch(since));
+        self.slot.slow.store(mark, Ordering::Relaxed);
+    }
+}
+
+impl Drop for InPoll {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot {
+            slot.exit(self.outer);
+        }
+    }
+}
+
+impl Drop for OwnedSlot {
+    fn drop(&mut self) {
+        SLOT.set(None);
+        *self.0.owner() = None;
+    }
+}
+
+/// Returns the slots of the threads that work for a runtime.
+pub(super) fn slots_of(runtime: Id) -> Vec<SlotView> {
+    let slots = SLOTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let view = |slot: &&'static Slot| {
+        let owner = slot.owner().clone().filter(|owner| owner.runtime == Some(runtime))?;
+        let poll = PollState(slot.state.load(Ordering::Acquire));
+        let worker = Some(slot.worker.load(Ordering::Relaxed)).filter(|worker| *worker != NO_WORKER);
+        Some(SlotView { slot, worker, poll, owner })
+    };
+    slots.iter().filter_map(view).collect()
+}
+
+/// Makes this thread known to the watches, with the runtime and the worker that it works for now.
+///
+/// A watch finds the threads of a runtime by itself once they have polled a watched future, or one of the tasks with
+/// which the watch measures the lag. A thread that blocks before that is reported without its name and stack. Call this
+/// function in [`on_thread_park`](tokio::runtime::Builder::on_thread_park), and every worker is known once it has had
+/// nothing to do for the first time. The call costs less than a microsecond.
+///
+/// ```
+/// use onelane::watch::{Watch, register_thread};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let runtime = tokio::runtime::Builder::new_multi_thread().on_thread_park(register_thread).build()?;
+/// let watch = Watch::builder().start(runtime.handle())?;
+/// # Ok(())
+/// # }
+/// ```
+pub fn register_thread() {
+    if let Some(slot) = SLOT.get().or_else(register) {
+        if let Some(owner) = &mut *slot.owner() {
+            owner.runtime = current_runtime();
+        }
+        slot.worker.store(worker_index::current().unwrap_or(NO_WORKER), Ordering::Relaxed);
+    }
+}
+
+/// Takes a slot for this thread. Returns `None` if the thread is ending.
+#[cold]
+fn register() -> Option<&'static Slot> {
+    // Fails on a thread that is ending.
+    OWNED.try_with(|_| ()).ok()?;
+    let owner = Owner { runtime: current_runtime(), thread: ThreadName::current() };
+    let mut slots = SLOTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let slot = slots.iter().copied().find(|slot| slot.owner().is_none()).unwrap_or_else(|| {
+        let slot: &'static Slot = Box::leak(Box::default());
+        slots.push(slot);
+        slot
+    });
+    *slot.owner() = Some(owner);
+    slot.worker.store(NO_WORKER, Ordering::Relaxed);
+    SLOT.set(Some(slot));
+    OWNED.set(Some(OwnedSlot(slot)));
+    Some(slot)
+}
+
+fn current_runtime() -> Option<Id> {
+    Handle::try_current().ok().map(|handle| handle.id())
+}
+
+fn millis_since_epoch(at: Instant) -> u32 {
+    at.saturating_duration_since(*EPOCH).as_millis() as u32
+}
+
+impl ThreadName {
+    fn current() -> Self {
+        Self {
+            name: std::thread::current().name().map(str::to_owned),
+            #[cfg(all(feature = "backtrace", target_os = "linux"))]
+            tid: rustix::thread::gettid().as_raw_nonzero().get(),
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! [`Watch`], and its thread, which samples the workers of runtimes.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+
+use super::builder::WatchBuilder;
+use super::error::WatchError;
+use super::report::{Blocked, Report};
+use super::runtime::{Sample, WatchedRuntime};
+use super::shared::{Settings, Shared};
+use super::stats::WatchStats;
+use super::trace;
+use crate::panic::catch;
+
+/// Reports the workers of tokio runtimes that are blocked, while they are blocked.
+///
+/// A thread of the watch reads two counters of each worker, which tokio publishes when the worker parks or unparks, and
+/// after at most 61 polls. If a worker is active and its counters stand still for the
+/// [threshold](WatchBuilder::threshold), the worker is reported as an event, to the
+/// [callbacks](WatchBuilder::on_report), and in [`blocked`](Self::blocked).
+///
+/// All clones share one watch. It ends when the last of them is dropped. It also forgets a runtime that has shut down.
+///
+/// # Precision
+///
+/// The interval between samples is 20 ms, or a fifth of the threshold if that is less. A report comes at most one
+/// interval after the threshold has passed, unless the machine is too busy to run the thread of the watch. Time in which
+/// the whole process stands still, such as that of a suspended machine, does not count.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::mpsc;
+/// use std::time::Duration;
+/// use onelane::watch::{Report, Watch, watch};
+///
+/// # #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (reports, received) = mpsc::channel();
+/// let _watch = Watch::builder()
+///     .threshold(Duration::from_millis(50))
+///     .on_report(move |report| reports.send(report.clone()).unwrap_or_default())
+///     .start(&tokio::runtime::Handle::current())?;
+///
+/// // A mistake: `std::thread::sleep` blocks the worker.
+/// tokio::spawn(watch("import", async { std::thread::sleep(Duration::from_millis(300)) })).await?;
+///
+/// let Report::Blocked(blocked) = received.recv()? else { panic!("the worker is blocked first") };
+/// assert_eq!(blocked.label(), Some("import"));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Watch(Arc<Owner>);
+
+/// Ends the thread when the last clone of the watch is dropped.
+#[derive(Debug)]
+struct Owner {
+    shared: Arc<Shared>,
+    thread: Thread,
+}
+
+/// What outlives the watch: its last values stay.
+#[derive(Clone, Debug)]
+pub(crate) struct WatchView(Arc<Shared>);
+
+struct Watchdog {
+    shared: Arc<Shared>,
+    runtimes: Vec<WatchedRuntime>,
+    last: Instant,
+}
+
+impl Watch {
+    /// Creates a builder.
+    pub fn builder() -> WatchBuilder {
+        WatchBuilder::new()
+    }
+
+    pub(super) fn start(settings: Settings) -> Result<Self, WatchError> {
+        let shared = Arc::new(Shared::new(settings));
+        let watchdog = Watchdog { shared: Arc::clone(&shared), runtimes: Vec::new(), last: Instant::now() };
+        let thread = thread::Builder::new().name("onelane-watch".to_owned()).spawn(|| watchdog.run());
+        let thread = thread.map_err(WatchError::NoThread)?.thread().clone();
+        Ok(Self(Arc::new(Owner { shared, thread })))
+    }
+
+    /// Watches the workers of a runtime, too. Has no effect if the watch knows the runtime.
+    ///
+    /// A current-thread runtime whose thread is not in `block_on` can't be told from a blocked one, because nothing
+    /// polls its tasks. So add only runtimes that run as long as they exist.
+    pub fn add(&self, runtime: &Handle) {
+        self.0.shared.add(runtime.clone());
+        self.0.thread.unpark();
+    }
+
+    /// Returns the last report of each worker that is blocked now.
+    #[must_use]
+    pub fn blocked(&self) -> Vec<Blocked> {
+        self.0.shared.blocked()
+    }
+
+    /// Returns how long a task that is ready waits until it is polled. With several runtimes, returns the greatest of
+    /// their lags.
+    ///
+    /// The watch measures each runtime ten times a second while the runtime is busy. While a measurement is pending, the
+    /// lag is the time that the measurement has taken so far. The lag of an idle runtime is 0.
+    #[must_use]
+    pub fn lag(&self) -> Duration {
+        self.0.shared.lag()
+    }
+
+    /// Returns what the watch has seen so far.
+    #[must_use]
+    pub fn stats(&self) -> WatchStats {
+        self.0.shared.stats()
+    }
+
+    pub(crate) fn view(&self) -> WatchView {
+        WatchView(Arc::clone(&self.0.shared))
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.shared.is_stopped.store(true, Ordering::Relaxed);
+        self.thread.unpark();
+    }
+}
+
+impl WatchView {
+    pub(crate) fn lag(&self) -> Duration {
+        self.0.lag()
+    }
+
+    pub(crate) fn blocked(&self) -> Vec<Blocked> {
+        self.0.blocked()
+    }
+}
+
+impl Watchdog {
+    fn run(mut self) {
+        let interval = self.shared.settings.interval();
+        while !self.shared.is_stopped.load(Ordering::Relaxed) {
+            self.take_added();
+            if self.runtimes.is_empty() {
+                thread::park();
+                self.last = Instant::now();
+                continue;
+            }
+            // `add` ends the pause early: the next sample is then too close to the last one, which does no harm.
+            thread::park_timeout(interval);
+            let now = Instant::now();
+            // A pause that is much longer than the interval means that the process or the machine stood still.
+            let seen = (now - self.last).min(interval * 2);
+            self.last = now;
+            self.sample(now, seen);
+        }
+        self.shared.set_blocked(Vec::new());
+        self.shared.set_lag(Duration::ZERO);
+    }
+
+    fn take_added(&mut self) {
+        for handle in self.shared.take_added() {
+            if self.runtimes.iter().all(|runtime| runtime.id() != handle.id()) {
+                let threshold = self.shared.settings.threshold;
+                self.runtimes.push(WatchedRuntime::new(handle, Instant::now(), threshold));
+            }
+        }
+    }
+
+    fn sample(&mut self, now: Instant, seen: Duration) {
+        let shared = &self.shared;
+        let Settings { threshold, capture, .. } = &shared.settings;
+        let sample = Sample { now, seen, threshold: *threshold, capture: capture.as_ref() };
+        let mut reports = Vec::new();
+        self.runtimes.retain_mut(|runtime| runtime.sample(sample, |report| reports.push(report)));
+        shared.set_lag(self.runtimes.iter().map(WatchedRuntime::lag).max().unwrap_or_default());
+        if !reports.is_empty() {
+            shared.set_blocked(self.runtimes.iter().flat_map(WatchedRuntime::blocked).cloned().collect());
+            reports.iter().for_each(|report| shared.count(report));
+            reports.iter().for_each(|report| self.report(report));
+        }
+    }
+
+    /// Reports to the subscriber and to the callbacks, which are user code.
+    fn report(&self, report: &Report) {
+        match report {
+            Report::Blocked(blocked) => trace::worker_is_blocked(blocked),
+            Report::Recovered(recovered) => trace::worker_has_recovered(recovered),
+        }
+        for callback in &self.shared.settings.callbacks {
+            if let Err(panic) = catch(|| callback(report)) {
+                trace::callback_panicked(&panic);
+            }
+        }
+    }
+}

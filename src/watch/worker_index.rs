@@ -1,0 +1,18 @@
+//! [`current`], the index of the worker that this thread is.
+
+/// Returns the index of the worker that the current thread is, in its runtime. Returns `None` on other threads, and with
+/// tokio before 1.54, which does not expose it.
+///
+/// In a block, a glob import takes precedence over the items of the module, so the name resolves to tokio's function if
+/// tokio has one, and to the function below otherwise.
+#[allow(clippy::wildcard_imports, unused_imports, reason = "tokio before 1.54 has no `worker_index`")]
+#[inline]
+pub(super) fn current() -> Option<usize> {
+    use tokio::runtime::*;
+    worker_index()
+}
+
+#[allow(dead_code, reason = "used with tokio before 1.54")]
+fn worker_index() -> Option<usize> {
+    None
+}

@@ -1,0 +1,148 @@
+//! [`WorkerState`], the decision if a worker is blocked, as a pure function of what is read of it.
+
+use std::time::{Duration, Instant};
+
+/// What a watch reads of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reading {
+    /// Counts the parks and unparks, so the worker is parked while it is odd.
+    pub(super) park_unpark_count: u64,
+    pub(super) busy: Duration,
+    /// The number of the poll that the worker's thread has published. `None` while the thread is unknown.
+    pub(super) poll: Option<u32>,
+}
+
+/// What a watch knows of a worker.
+#[derive(Debug)]
+pub(super) struct WorkerState {
+    last: Reading,
+    /// When the worker was first seen in its present state.
+    since: Instant,
+    /// How long the watch has seen the worker in that state. Less than the time since then if the watch itself was
+    /// stopped meanwhile.
+    stuck_for: Duration,
+    /// How long the worker has to be stuck until the next report.
+    report_at: Duration,
+    is_reported: bool,
+}
+
+/// A change of a worker that is reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// The worker has been in one poll since then, for at least the threshold, or twice, four times the threshold, ….
+    Blocked { since: Instant },
+    /// The worker, which was reported, has returned to its scheduler.
+    Recovered,
+}
+
+impl WorkerState {
+    pub(super) fn new(now: Instant, reading: Reading, threshold: Duration) -> Self {
+        Self { last: reading, since: now, stuck_for: Duration::ZERO, report_at: threshold, is_reported: false }
+    }
+
+    /// Compares a reading with the last one. `seen` is the time since the last one, without the time in which the watch
+    /// itself was stopped.
+    pub(super) fn observe(
+        &mut self,
+        now: Instant,
+        seen: Duration,
+        reading: Reading,
+        threshold: Duration,
+    ) -> Option<Change> {
+        if reading.is_stuck_since(self.last) {
+            self.last = reading;
+            self.stuck_for += seen;
+            if self.stuck_for < self.report_at {
+                return None;
+            }
+            while self.report_at <= self.stuck_for {
+                self.report_at = self.report_at.saturating_mul(2);
+            }
+            self.is_reported = true;
+            return Some(Change::Blocked { since: self.since });
+        }
+        let recovered = self.is_reported.then_some(Change::Recovered);
+        *self = Self::new(now, reading, threshold);
+        recovered
+    }
+}
+
+impl Reading {
+    /// Returns `true` if the worker has not returned to its scheduler since an earlier reading.
+    ///
+    /// tokio publishes both counters when a worker parks or unparks, and after at most 61 polls (its `event_interval`).
+    /// A worker whose thread has published another poll since then makes progress between these moments.
+    pub(super) fn is_stuck_since(self, earlier: Self) -> bool {
+        let is_active = self.park_unpark_count.is_multiple_of(2);
+        let is_same = self.park_unpark_count == earlier.park_unpark_count && self.busy == earlier.busy;
+        let has_progressed = self.poll.zip(earlier.poll).is_some_and(|(poll, earlier)| poll != earlier);
+        is_active && is_same && !has_progressed
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const THRESHOLD: Duration = Duration::from_millis(100);
+    const TICK: Duration = Duration::from_millis(20);
+    const ACTIVE: Reading = Reading { park_unpark_count: 4, busy: Duration::from_secs(1), poll: Some(7) };
+
+    /// Observes the readings, one a tick, and returns the tick of each change, with the tick since which
+    /// the worker is blocked.
+    fn changes(readings: impl IntoIterator<Item = Reading>) -> Vec<(u32, Option<u32>)> {
+        let start = Instant::now();
+        let mut readings = readings.into_iter();
+        let mut state = WorkerState::new(start, readings.next().unwrap(), THRESHOLD);
+        let ticks_until = |at: Instant| (at.duration_since(start).as_millis() / TICK.as_millis()) as u32;
+        let observe = |(reading, tick): (Reading, u32)| {
+            match state.observe(start + TICK * tick, TICK, reading, THRESHOLD)? {
+                Change::Blocked { since } => Some((tick, Some(ticks_until(since)))),
+                Change::Recovered => Some((tick, None)),
+            }
+        };
+        readings.zip(1..).filter_map(observe).collect()
+    }
+
+    #[test]
+    fn worker_in_one_poll_is_reported_at_the_threshold_and_each_time_the_time_has_doubled() {
+        let parked = Reading { park_unpark_count: 5, ..ACTIVE };
+        let readings = [ACTIVE; 42].into_iter().chain([parked; 10]);
+        let expected = [(5, Some(0)), (10, Some(0)), (20, Some(0)), (40, Some(0)), (42, None)];
+        assert_eq!(changes(readings), expected);
+    }
+
+    #[test]
+    fn worker_that_makes_progress_or_is_parked_is_not_reported() {
+        let parked = [Reading { park_unpark_count: 5, ..ACTIVE }; 50];
+        let maintains = (0..50).map(|tick| Reading { busy: TICK * tick, ..ACTIVE });
+        let parks_and_unparks = (0..50).map(|tick| Reading { park_unpark_count: tick * 2, ..ACTIVE });
+        let polls = (0..50).map(|tick| Reading { poll: Some(tick), ..ACTIVE });
+        assert_eq!(changes(parked), []);
+        assert_eq!(changes(maintains), []);
+        assert_eq!(changes(parks_and_unparks), []);
+        assert_eq!(changes(polls), []);
+    }
+
+    #[test]
+    fn progress_begins_the_time_anew() {
+        let other = Reading { busy: Duration::from_secs(2), ..ACTIVE };
+        let readings = [ACTIVE; 4].into_iter().chain([other; 6]);
+        assert_eq!(changes(readings), [(9, Some(4))]);
+    }
+
+    #[test]
+    fn poll_that_becomes_known_while_the_worker_is_stuck_is_no_progress() {
+        let unknown = Reading { poll: None, ..ACTIVE };
+        assert_eq!(changes([unknown, ACTIVE, unknown, ACTIVE, ACTIVE, ACTIVE]), [(5, Some(0))]);
+    }
+
+    #[test]
+    fn time_in_which_the_watch_was_stopped_does_not_count() {
+        let start = Instant::now();
+        let mut state = WorkerState::new(start, ACTIVE, THRESHOLD);
+        let hour = Duration::from_secs(3_600);
+        assert_eq!(state.observe(start + hour, TICK, ACTIVE, THRESHOLD), None);
+        assert_eq!(state.observe(start + hour * 2, TICK, ACTIVE, THRESHOLD), None);
+    }
+}

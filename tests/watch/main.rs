@@ -1,0 +1,9 @@
+//! Watches: which worker is blocked, and by what.
+
+#![allow(clippy::unwrap_used, reason = "a test fails on an unexpected result")]
+
+mod inbox;
+mod labels;
+mod reports;
+mod silence;
+mod tests_of_users;
