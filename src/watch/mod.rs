@@ -17,8 +17,9 @@
 //! # In this folder
 //!
 //! `builder` → `watchdog`, the thread of a watch, which samples each `runtime`: `worker_state` decides from two counters
-//! of tokio if a worker is blocked, and `lag_probe` measures how long a task waits. A poll of a labelled `future`
-//! publishes its `label` in the `slot` of its thread, where the watch finds it. `stack` has the stack of a blocked thread.
+//! of tokio if a worker is blocked, `worker_threads` finds its thread, and `lag_probe` measures how long a task waits. A
+//! poll of a labelled `future` publishes its `label` in the `slot` of its thread, where the watch finds it. `stack` has
+//! the stack of a blocked thread.
 
 mod builder;
 mod error;
@@ -36,6 +37,7 @@ mod trace;
 mod watchdog;
 mod worker_index;
 mod worker_state;
+mod worker_threads;
 
 pub use self::builder::WatchBuilder;
 pub use self::error::WatchError;

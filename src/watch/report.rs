@@ -52,9 +52,11 @@ impl Blocked {
     /// Adds what the slot of the worker's thread contains.
     pub(super) fn with_thread(mut self, slot: &SlotView, capture: Option<&Capture>) -> Self {
         let parts = Arc::make_mut(&mut self.0);
-        parts.thread.clone_from(&slot.owner.thread.name);
         parts.label = slot.poll.label();
-        parts.stack = capture.and_then(|capture| capture.stack_of(&slot.owner.thread));
+        if let Some(thread) = slot.thread() {
+            parts.stack = capture.and_then(|capture| capture.stack_of(&thread));
+            parts.thread = thread.name;
+        }
         self
     }
 

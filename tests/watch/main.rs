@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails on an unexpected result")]
 
+mod canary;
 mod inbox;
 mod labels;
 mod reports;
