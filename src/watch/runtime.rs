@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::runtime::{Handle, Id};
+use tokio::runtime::{Handle, Id, RuntimeMetrics};
 
 use super::lag_probe::LagProbe;
 use super::report::{Blocked, Recovered, Report};
@@ -15,6 +15,7 @@ use super::worker_threads::WorkerThreads;
 #[derive(Debug)]
 pub(super) struct WatchedRuntime {
     handle: Handle,
+    metrics: RuntimeMetrics,
     workers: Vec<Worker>,
     probe: LagProbe,
 }
@@ -40,8 +41,9 @@ pub(super) struct Sample<'a> {
 
 impl WatchedRuntime {
     pub(super) fn new(handle: Handle, now: Instant, threshold: Duration) -> Self {
-        let mut runtime = Self { handle, workers: Vec::new(), probe: LagProbe::new(now) };
-        let workers = 0..runtime.handle.metrics().num_workers();
+        let metrics = handle.metrics();
+        let workers = 0..metrics.num_workers();
+        let mut runtime = Self { handle, metrics, workers: Vec::new(), probe: LagProbe::new(now) };
         let worker = |index| {
             let state = WorkerState::new(now, Reading { counters: runtime.read(index), poll: None }, threshold);
             Worker { state, threads: WorkerThreads::default(), report: None }
@@ -67,9 +69,8 @@ impl WatchedRuntime {
 
     /// Reads all workers, and passes what has changed to `report`. Returns `false` if the runtime has shut down.
     pub(super) fn sample(&mut self, sample: Sample<'_>, mut report: impl FnMut(Report)) -> bool {
-        let metrics = self.handle.metrics();
         let mut workers = 0..self.workers.len();
-        let is_idle = workers.clone().all(|worker| metrics.worker_park_unpark_count(worker) % 2 == 1);
+        let is_idle = workers.clone().all(|worker| self.metrics.worker_park_unpark_count(worker) % 2 == 1);
         let slots = slots_of(self.id());
         let is_alive = workers.all(|index| self.sample_worker(index, &slots, sample, &mut report));
         self.probe.measure(&self.handle, is_idle, sample.now);
@@ -119,10 +120,9 @@ impl WatchedRuntime {
     }
 
     fn read(&self, worker: usize) -> Counters {
-        let metrics = self.handle.metrics();
         Counters {
-            park_unpark: metrics.worker_park_unpark_count(worker),
-            busy: metrics.worker_total_busy_duration(worker),
+            park_unpark: self.metrics.worker_park_unpark_count(worker),
+            busy: self.metrics.worker_total_busy_duration(worker),
         }
     }
 }
