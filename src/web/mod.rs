@@ -277,6 +277,8 @@ mod request_guard;
 mod request_head;
 mod request_key;
 mod response_note;
+#[cfg(all(feature = "watch", any(feature = "axum", feature = "actix-web")))]
+mod route_labels;
 #[cfg(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix))]
 mod serve;
 #[cfg(feature = "tower")]

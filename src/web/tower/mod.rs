@@ -18,6 +18,8 @@ mod layer;
 mod read_ahead;
 mod service;
 mod waiting;
+#[cfg(feature = "watch")]
+mod watch;
 
 pub use self::bodies::{AnyBody, GuardBody, GuardRequestBody};
 #[cfg(feature = "axum")]
@@ -32,6 +34,8 @@ pub use self::layer::{GuardLayer, GuardLayerFor};
 #[cfg(feature = "axum")]
 pub(super) use self::read_ahead::ReplayBody;
 pub use self::service::GuardService;
+#[cfg(feature = "watch")]
+pub use self::watch::{WatchLayer, WatchService};
 // axum's services implement tower's traits, which only this folder names.
-#[cfg(all(feature = "axum", unix))]
+#[cfg(all(feature = "axum", any(feature = "watch", unix)))]
 pub(super) use {tower_layer::Layer, tower_service::Service};
