@@ -178,3 +178,18 @@ impl fmt::Display for Recovered {
         write!(f, "worker {} recovered after {:?}", self.last.worker(), rounded(self.total))
     }
 }
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for Blocked {
+    /// Serializes the worker, its thread and label, and the time for which the worker had been blocked.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+
+        let mut blocked = serializer.serialize_struct("Blocked", 4)?;
+        blocked.serialize_field("worker", &self.worker())?;
+        blocked.serialize_field("thread", &self.thread())?;
+        blocked.serialize_field("label", &self.label())?;
+        blocked.serialize_field("blocked_for_seconds", &self.blocked_for().as_secs_f64())?;
+        blocked.end()
+    }
+}

@@ -132,6 +132,12 @@ impl Drop for Owner {
 }
 
 impl WatchView {
+    /// Adds a runtime, as [`Watch::add`] does, if the watch has another runtime and has not ended. The thread of the watch
+    /// looks for new runtimes with each sample.
+    pub(crate) fn add(&self, runtime: &Handle) {
+        self.0.add(runtime.clone());
+    }
+
     pub(crate) fn lag(&self) -> Duration {
         self.0.lag()
     }

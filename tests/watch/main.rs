@@ -7,3 +7,4 @@ mod labels;
 mod reports;
 mod silence;
 mod tests_of_users;
+mod together;
