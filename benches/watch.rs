@@ -15,11 +15,13 @@ use std::future::Future;
 use std::hint::black_box;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
 use onelane::watch::{Watch, watch};
 use tokio::runtime::{Builder, Runtime};
+use tokio::task::yield_now;
 
 use crate::harness::{is_measured, is_selected, one_thread};
 
@@ -90,46 +92,52 @@ fn print_difference(name: &str, runtime: &Runtime) {
     println!("guarded_poll {name} watched - bare: {median:.2} ns (quartiles {low:.2} to {high:.2})");
 }
 
-/// Prints the CPU time of the thread of a watch, as a share of one processor.
+/// Prints the CPU time of the thread of a watch as a share of one processor, beside that of a thread which only wakes as
+/// often.
 fn sampler() {
     const WORKERS: usize = 16;
+    /// The interval of the watch.
+    const INTERVAL: Duration = Duration::from_millis(20);
     const MEASURED: Duration = Duration::from_secs(10);
-    let runtime =
-        Builder::new_multi_thread().worker_threads(WORKERS).enable_time().build().expect("the runtime is built");
-    let watch = Watch::builder().start(runtime.handle()).expect("the watch starts");
+    let runtime = Builder::new_multi_thread().worker_threads(WORKERS).build().expect("the runtime is built");
+    // Workers that share two processors are not reported.
+    let watching = Watch::builder().threshold(Duration::from_secs(60)).start(runtime.handle());
+    let watching = watching.expect("the watch starts");
+    let wakes = || loop {
+        thread::park_timeout(INTERVAL);
+    };
+    thread::Builder::new().name("only-wakes".to_owned()).spawn(wakes).expect("the machine has a thread left");
     let measure = |load: &str| {
-        let before = cpu_time_of_watch();
-        std::thread::sleep(MEASURED);
-        let used = cpu_time_of_watch() - before;
-        let share = used.as_secs_f64() / MEASURED.as_secs_f64() * 100.0;
-        println!("sampler {WORKERS}_workers_{load}: {share:.3} % of one processor");
+        let used = || ["onelane-watch", "only-wakes"].map(cpu_time_of);
+        let before = used();
+        thread::sleep(MEASURED);
+        let after = used();
+        let [watch, wakes] = [0, 1].map(|i| (after[i] - before[i]).as_secs_f64() / MEASURED.as_secs_f64() * 100.0);
+        println!("sampler {WORKERS}_workers_{load}: {watch:.3} % of one processor (only wakes: {wakes:.3} %)");
     };
     measure("idle");
     for _ in 0..WORKERS {
-        runtime.spawn(ticks());
+        runtime.spawn(watch("busy", async {
+            loop {
+                yield_now().await;
+            }
+        }));
     }
-    measure("with_timers");
-    assert_eq!(watch.stats().blocked, 0, "no worker is blocked");
+    measure("busy");
+    assert_eq!(watching.stats().blocked, 0, "no worker is blocked");
+    runtime.shutdown_background();
 }
 
-/// Keeps a worker awake now and then.
-async fn ticks() {
-    loop {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-}
-
-/// Returns the CPU time that the thread of the only watch has used.
-fn cpu_time_of_watch() -> Duration {
+/// Returns the CPU time that the thread with that name has used.
+fn cpu_time_of(thread: &str) -> Duration {
     let tasks = fs::read_dir("/proc/self/task").expect("the CPU time is measured on Linux");
     let time = |task: std::io::Result<fs::DirEntry>| {
         let path = task.ok()?.path();
         let name = fs::read_to_string(path.join("comm")).ok()?;
         let statistics = fs::read_to_string(path.join("schedstat")).ok()?;
-        (name.trim() == "onelane-watch")
-            .then(|| statistics.split(' ').next()?.parse().ok().map(Duration::from_nanos))?
+        (name.trim() == thread).then(|| statistics.split(' ').next()?.parse().ok().map(Duration::from_nanos))?
     };
-    tasks.filter_map(time).next().expect("a watch runs")
+    tasks.filter_map(time).next().expect("the thread runs")
 }
 
 fn main() {

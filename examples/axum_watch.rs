@@ -25,7 +25,6 @@ use onelane::background::{BoxError, ShutdownReport};
 use onelane::watch::Watch;
 use onelane::web::axum::{WatchLayer, serve};
 use tokio::net::TcpListener;
-use tokio::runtime::Handle;
 
 /// A mistake: `thread::sleep` in an `async` function blocks the worker.
 async fn ping() -> &'static str {
@@ -47,7 +46,8 @@ fn hold() -> Duration {
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
 async fn main() -> Result<ShutdownReport, BoxError> {
     // Without the callback, the watch reports as `tracing` events only.
-    let _watch = Watch::builder().on_report(|report| println!("{report}")).start(&Handle::current())?;
+    let watch = Watch::builder().on_report(|report| println!("{report}")).build()?;
+    let host = ServiceHost::builder().watch(&watch).build()?;
     let app = Router::new()
         .route("/", get(async || "hello\n"))
         .route("/ping", get(ping))
@@ -56,5 +56,5 @@ async fn main() -> Result<ShutdownReport, BoxError> {
     let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    Ok(serve(ServiceHost::default(), listener, app).await?)
+    Ok(serve(host, listener, app).await?)
 }

@@ -46,6 +46,7 @@ fn hold() -> Duration {
 async fn main() -> Result<ShutdownReport, BoxError> {
     // Without the callback, the watch reports as `tracing` events only.
     let watch = Watch::builder().on_report(|report| println!("{report}")).build()?;
+    let host = ServiceHost::builder().watch(&watch).build()?;
     let app = move || {
         App::new()
             .wrap(WatchMiddleware::new(&watch))
@@ -54,7 +55,7 @@ async fn main() -> Result<ShutdownReport, BoxError> {
             .route("/slow", get().to(slow))
     };
     let port = env::var("PORT").unwrap_or_else(|_| "3000".into());
-    let server = serve(ServiceHost::default(), move |drain| {
+    let server = serve(host, move |drain| {
         let server = drain.http_server(app).workers(1).bind(format!("127.0.0.1:{port}"))?;
         println!("listening on http://{}", server.addrs()[0]);
         Ok(server)

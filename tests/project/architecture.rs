@@ -18,7 +18,6 @@ const MAY_NAME: [(&str, &[&str]); 9] = [
     ("background", &["backend", "guard", "watch"]),
     ("watch", &[]),
     ("semaphore", &[]),
-    ("watch", &[]),
     ("sync", &[]),
     ("docs", &[]),
 ];

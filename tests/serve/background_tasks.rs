@@ -425,6 +425,6 @@ fn task_that_blocks_is_reported_by_its_name() {
         assert_eq!(inbox.wait_for(before + 1)[before].label(), Some(label));
         gate.open();
         inbox.wait_for_recovered(before + 1);
-        runtime.block_on(server.stop());
+        assert!(runtime.block_on(server.stop()).0.is_clean());
     }
 }

@@ -21,9 +21,15 @@ const MAX_PATH: usize = 256;
 /// Watches the workers of an actix-web server, and gives requests the label of their route, such as `GET /users/{id}`: a
 /// [`Watch`] that reports a worker as blocked names the route whose handler, extractor or inner middleware runs on it.
 ///
-/// Wrap the app, a scope or a resource. Each worker has a runtime of its own, which the middleware [adds](Watch::add) to
-/// the watch when the worker starts. The call of the service and each poll of its future have the label. What the handler
-/// does elsewhere does not: in tasks that it spawns, and while the body of its response is sent.
+/// Wrap the app, a scope or a resource. Wrap it before guard and flight middlewares, which are then outside: a handler
+/// that continues without its client, and a run that several clients share, keep their label.
+///
+/// Each worker has a runtime of its own, which the middleware [adds](Watch::add) to the watch when the worker starts. A
+/// server that [`serve`](super::serve()) runs should use one watch: pass it to
+/// [`ServiceHostBuilder::watch`](crate::background::ServiceHostBuilder::watch), too.
+///
+/// The call of the service and each poll of its future have the label. What the handler does elsewhere does not: in tasks
+/// that it spawns, and while the body of its response is sent. A request that waits blocks nothing and is not reported.
 ///
 /// # Labels
 ///

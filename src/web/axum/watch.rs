@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 
 use axum::extract::{MatchedPath, Request};
 
+use crate::debug::impl_debug;
 use crate::watch::{Label, Watched, watch};
 use crate::web::route_labels::{route_label, standard_method};
 use crate::web::tower::{Layer, Service};
@@ -12,9 +13,15 @@ use crate::web::tower::{Layer, Service};
 /// Gives requests the label of their route, such as `GET /users/{id}`: a [`Watch`](crate::watch::Watch) that reports a
 /// worker as blocked names the route whose handler, extractor or inner layer runs on that worker.
 ///
-/// Add the layer to the app once, after the routes. The call of the route and each poll of its future have the label.
-/// What the handler does elsewhere does not: in tasks that it spawns, and while the body of its response is sent. Without
-/// a running watch, the layer has no effect.
+/// Add the layer to the app after the routes, and before guard and flight layers: a handler that continues without its
+/// client, and a run that several clients share, then keep their label. Layers that are added later are outside of it.
+///
+/// The call of the route and each poll of its future have the label. What the handler does elsewhere does not: in tasks
+/// that it spawns, and while the body of its response is sent. A request that waits blocks nothing and is not reported.
+/// Without a running watch, the layer has no effect.
+///
+/// A [`ServiceHost`](crate::ServiceHost) watches the workers of its server, so [`serve`](super::serve()) needs the layer
+/// only. A program without a host starts a watch itself.
 ///
 /// # Labels
 ///
@@ -58,7 +65,7 @@ impl<S> Layer<S> for WatchLayer {
 }
 
 /// A service whose requests have the label of their route. Created by [`WatchLayer`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct WatchService<S> {
     inner: S,
     /// axum clones a service for each request, and calls `layer` for each route and method.
@@ -112,3 +119,5 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for WatchService<S> {
         watch(label, self.inner.call(request))
     }
 }
+
+impl_debug!([S] WatchService<S> |this| { labels: this.labels, .. });

@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use tower_layer::Layer;
 use tower_service::Service;
 
+use crate::debug::impl_debug;
 use crate::watch::{Label, Watched, watch};
 
 /// Gives the requests of a tower service a label: a [`Watch`](crate::watch::Watch) that reports a worker as blocked names
@@ -56,7 +57,7 @@ impl<S> Layer<S> for WatchLayer {
 }
 
 /// A service whose requests have a label. Created by [`WatchLayer`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct WatchService<S> {
     inner: S,
     label: Label,
@@ -76,3 +77,5 @@ impl<S: Service<R>, R> Service<R> for WatchService<S> {
         watch(self.label, self.inner.call(request))
     }
 }
+
+impl_debug!([S] WatchService<S> |this| { label: this.label, .. });

@@ -164,7 +164,7 @@ fn wait_in_the_queue_of_a_guard_is_not_reported() {
                 let probe = Arc::clone(&probe);
                 async move {
                     probe.visit().await;
-                    HttpResponse::Ok()
+                    "done"
                 }
             })
         };
@@ -215,7 +215,7 @@ fn handlers_on_pools_are_not_reported() {
             let wait = called.clone();
             async move {
                 run_blocking(move || wait.block()).await.unwrap();
-                HttpResponse::Ok()
+                "done"
             }
         };
         let process = process_handler(&pool, |Query(query): Query<_>| wait_at_gate(&query));

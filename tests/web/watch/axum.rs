@@ -178,7 +178,7 @@ fn shared_run_of_a_flight_is_reported_once() {
         Router::new().route("/users/{id}", get(handler)).layer(WatchLayer::new()).layer(flight.clone())
     });
     let sent = [site.send("GET", "/users/1"), site.send("GET", "/users/1")];
-    spin_until(|| probe.started() == 1 && flight.stats().waiting == 1);
+    spin_until(|| probe.started() == 1 && flight.stats().waiting == 2);
     probe.release(1);
     let blocked = site.inbox.wait_for(1);
     site.gate.open();
