@@ -35,15 +35,19 @@ fn innermost_label_is_reported_and_the_outer_one_afterwards() {
 /// Many short polls in one long one are no progress of the worker.
 #[test]
 fn long_poll_that_polls_many_labelled_futures_is_reported() {
-    let (inbox, runtime) = (Inbox::default(), multi_thread(1));
-    let _watch = inbox.watch(runtime.handle());
-    let outer = async {
-        for _ in 0..40 {
-            let _ = watch("part", async { sleep(Duration::from_millis(10)) }).now_or_never();
-        }
-    };
-    runtime.block_on(runtime.spawn(watch("outer", outer))).unwrap();
-    inbox.wait_for_recovered(1);
+    for has_label in [true, false] {
+        let (inbox, runtime) = (Inbox::default(), multi_thread(1));
+        let _watch = inbox.watch(runtime.handle());
+        let outer = async {
+            for _ in 0..40 {
+                let _ = watch("part", async { sleep(Duration::from_millis(10)) }).now_or_never();
+            }
+        };
+        let task = if has_label { runtime.spawn(watch("outer", outer)) } else { runtime.spawn(outer) };
+        runtime.block_on(task).unwrap();
+        let recovered = inbox.wait_for_recovered(1);
+        assert!(recovered[0].total() > Duration::from_millis(300), "{recovered:?}");
+    }
 }
 
 /// The thread in `block_in_place` has given its worker away. The thread that took it over is the one to name.

@@ -7,5 +7,6 @@ mod inbox;
 mod labels;
 mod reports;
 mod silence;
+mod slow_polls;
 mod tests_of_users;
 mod together;
