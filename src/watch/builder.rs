@@ -7,6 +7,7 @@ use tokio::runtime::Handle;
 use super::error::WatchError;
 use super::report::Report;
 use super::shared::{Callback, Settings};
+use super::stack::Capture;
 use super::watchdog::Watch;
 use crate::debug::impl_debug;
 
@@ -15,11 +16,12 @@ use crate::debug::impl_debug;
 pub struct WatchBuilder {
     threshold: Duration,
     callbacks: Vec<Callback>,
+    captures_stacks: bool,
 }
 
 impl WatchBuilder {
     pub(super) fn new() -> Self {
-        Self { threshold: Duration::from_millis(100), callbacks: Vec::new() }
+        Self { threshold: Duration::from_millis(100), callbacks: Vec::new(), captures_stacks: false }
     }
 
     /// Sets how long a worker may be in one poll, from 1 ms to 1 h. The default is 100 ms, that of asyncio's
@@ -38,6 +40,15 @@ impl WatchBuilder {
         self
     }
 
+    /// Adds the stack of the blocked thread to each report: [`Blocked::stack`](super::Blocked::stack).
+    ///
+    /// TODO
+    #[cfg(feature = "backtrace")]
+    pub fn capture_stacks(mut self) -> Self {
+        self.captures_stacks = true;
+        self
+    }
+
     /// Starts the watch without a runtime. [`Watch::add`] adds runtimes.
     ///
     /// # Errors
@@ -47,7 +58,8 @@ impl WatchBuilder {
         if !(Duration::from_millis(1)..=Duration::from_secs(3_600)).contains(&self.threshold) {
             return Err(WatchError::Threshold(self.threshold));
         }
-        Watch::start(Settings { threshold: self.threshold, callbacks: self.callbacks, capture: None })
+        let capture = self.captures_stacks.then(Capture::install).transpose()?;
+        Watch::start(Settings { threshold: self.threshold, callbacks: self.callbacks, capture })
     }
 
     /// Starts the watch, and adds a runtime.

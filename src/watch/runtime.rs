@@ -89,7 +89,9 @@ impl WatchedRuntime {
                 report(Report::Recovered(Recovered::new(last.expect("a worker that recovers was reported"), now)));
             }
             // The workers of a runtime that has shut down no longer change either.
-            Some(Change::Blocked { .. }) if worker.report.is_none() && self.probe.is_runtime_gone(&self.handle, now) => {
+            Some(Change::Blocked { .. })
+                if worker.report.is_none() && self.probe.is_runtime_gone(&self.handle, now) =>
+            {
                 return false;
             }
             Some(Change::Blocked { since }) => {

@@ -108,12 +108,7 @@ impl Shared {
         let seen = self.seen();
         let mut labels: Vec<_> = seen.labels.values().copied().collect();
         labels.sort_by(|a, b| b.total.cmp(&a.total).then(a.label.cmp(b.label)));
-        WatchStats {
-            blocked: seen.blocked,
-            blocked_now: seen.blocked_now.len(),
-            blocked_for: seen.blocked_for,
-            labels,
-        }
+        WatchStats { blocked: seen.blocked, blocked_now: seen.blocked_now.len(), blocked_for: seen.blocked_for, labels }
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {

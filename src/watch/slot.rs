@@ -248,7 +248,7 @@ fn millis_since_epoch(at: Instant) -> u32 {
 }
 
 impl ThreadName {
-    fn current() -> Self {
+    pub(super) fn current() -> Self {
         Self {
             name: std::thread::current().name().map(str::to_owned),
             #[cfg(all(feature = "backtrace", target_os = "linux"))]

@@ -95,12 +95,11 @@ mod tests {
         let mut readings = readings.into_iter();
         let mut state = WorkerState::new(start, readings.next().unwrap(), THRESHOLD);
         let ticks_until = |at: Instant| (at.duration_since(start).as_millis() / TICK.as_millis()) as u32;
-        let observe = |(reading, tick): (Reading, u32)| {
-            match state.observe(start + TICK * tick, TICK, reading, THRESHOLD)? {
+        let observe =
+            |(reading, tick): (Reading, u32)| match state.observe(start + TICK * tick, TICK, reading, THRESHOLD)? {
                 Change::Blocked { since } => Some((tick, Some(ticks_until(since)))),
                 Change::Recovered => Some((tick, None)),
-            }
-        };
+            };
         readings.zip(1..).filter_map(observe).collect()
     }
 

@@ -33,6 +33,13 @@ impl Inbox {
         self.0.lock().unwrap().iter().map(|(_, report)| report.clone()).collect()
     }
 
+    /// Returns all reports of blocks, including those that repeat one.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn all_blocked(&self) -> Vec<Blocked> {
+        let blocked = |report| if let Report::Blocked(blocked) = report { Some(blocked) } else { None };
+        self.all().into_iter().filter_map(blocked).collect()
+    }
+
     /// Returns the first report of each block, with its time.
     pub(crate) fn blocked(&self) -> Vec<(Instant, Blocked)> {
         let first = |(at, report): &(Instant, Report)| match report {

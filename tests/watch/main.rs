@@ -6,4 +6,6 @@ mod inbox;
 mod labels;
 mod reports;
 mod silence;
+#[cfg(target_os = "linux")]
+mod stacks;
 mod tests_of_users;
