@@ -49,8 +49,10 @@ const CALLS: [&str; 9] = [
 ];
 /// Crates whose functions are never the place to mend.
 const NEVER_CULPRIT: [&str; 5] = ["std::", "core::", "alloc::", "tokio::", "onelane::"];
-/// Parts of the paths of files that belong to a dependency or to the standard library.
-const DEPENDENCIES: [&str; 4] = ["/registry/src/", "/git/checkouts/", "/rustc/", "/rustlib/src/rust/library/"];
+/// Parts of the paths of files that belong to the standard library.
+const STANDARD_LIBRARY: [&str; 2] = ["/rustc/", "/rustlib/src/rust/library/"];
+/// Parts of the paths of files that belong to other packages.
+const PACKAGES: [&str; 2] = ["/registry/src/", "/git/checkouts/"];
 
 impl Stack {
     /// Creates a stack from all frames of a thread, without those that say nothing.
@@ -103,9 +105,11 @@ impl Frame {
         self.line
     }
 
-    /// Returns `true` if the function, or the type that it is a method of, has one of these paths.
+    /// Returns `true` if the function, the type that it is a method of, or the trait of any type, has one of these paths.
     pub(super) fn starts_with(&self, paths: &[&str]) -> bool {
         let name = self.function().unwrap_or_default().trim_start_matches(['<', '&']);
+        let of_any_type = name.split_once(" as ").filter(|(of, _)| !of.contains("::"));
+        let name = of_any_type.map_or(name, |(_, path)| path);
         paths.iter().any(|path| name.starts_with(path))
     }
 
@@ -119,14 +123,20 @@ impl Frame {
         self.is_code_of_a_crate() && self.file().is_some_and(|file| !is_of_dependency(file))
     }
 
+    /// Returns `true` if the function is neither of the system, the standard library, tokio nor this crate.
     fn is_code_of_a_crate(&self) -> bool {
-        self.is_rust() && !self.starts_with(&NEVER_CULPRIT)
+        let is_of_std = self.file().is_some_and(|file| contains_any(file, &STANDARD_LIBRARY));
+        self.is_rust() && !is_of_std && !self.starts_with(&NEVER_CULPRIT)
     }
 }
 
-/// Returns `true` if the file belongs to a dependency or to the standard library.
+/// Returns `true` if the file belongs to the standard library or to another package than those of the program.
 pub(super) fn is_of_dependency(file: &Path) -> bool {
-    DEPENDENCIES.iter().any(|part| file.to_string_lossy().contains(part))
+    contains_any(file, &STANDARD_LIBRARY) || contains_any(file, &PACKAGES)
+}
+
+fn contains_any(file: &Path, parts: &[&str]) -> bool {
+    parts.iter().any(|part| file.to_string_lossy().contains(part))
 }
 
 impl fmt::Display for Frame {
@@ -149,5 +159,78 @@ impl fmt::Display for Stack {
             write!(f, "{frame}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const REGISTRY: &str = "/home/me/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f";
+
+    fn frame(name: &str, file: Option<&str>) -> Frame {
+        Frame { function: Some(name.to_owned()), file: file.map(Into::into), line: file.map(|_| 7) }
+    }
+
+    fn names(stack: &Stack) -> Vec<&str> {
+        stack.frames().iter().map(|frame| frame.function().unwrap()).collect()
+    }
+
+    fn culprit(stack: &Stack) -> &str {
+        stack.culprit().unwrap().function().unwrap()
+    }
+
+    #[test]
+    fn stack_ends_where_the_runtime_polls_the_task() {
+        let stack = Stack::trimmed(
+            [
+                "syscall",
+                "tokio::runtime::scheduler::inject::push",
+                "tokio::task::spawn::spawn",
+                "app::report::{{closure}}",
+                "<core::pin::Pin<P> as core::future::future::Future>::poll",
+                "<F as core::future::future::Future>::poll",
+                "axum::handler::call",
+                "<tokio::runtime::blocking::task::BlockingTask<T> as core::future::future::Future>::poll",
+                "start_thread",
+            ]
+            .map(|name| frame(name, None))
+            .into(),
+        );
+        let kept = ["syscall", "tokio::runtime::scheduler::inject::push", "tokio::task::spawn::spawn"];
+        assert_eq!(names(&stack), [&kept[..], &["app::report::{{closure}}", "axum::handler::call"]].concat());
+        assert_eq!(culprit(&stack), "app::report::{{closure}}");
+    }
+
+    #[test]
+    fn stack_of_the_runtime_alone_is_kept() {
+        let stack = Stack::trimmed(vec![frame("tokio::runtime::task::new_task", None), frame("start_thread", None)]);
+        assert_eq!(names(&stack), ["tokio::runtime::task::new_task", "start_thread"]);
+        assert!(stack.culprit().is_none());
+    }
+
+    #[test]
+    fn culprit_is_code_of_the_program_before_that_of_a_dependency() {
+        let of_dependency = format!("{REGISTRY}/ureq-3.0.1/src/run.rs");
+        let frames = |own: Option<&str>| {
+            let std = frame("with<F>", Some("/rustc/abc/library/std/src/thread/local.rs"));
+            vec![frame("recv", None), std, frame("ureq::run::run", Some(&of_dependency)), frame("report", own)]
+        };
+        assert_eq!(culprit(&Stack::trimmed(frames(Some("/app/src/main.rs")))), "report");
+        assert_eq!(culprit(&Stack::trimmed(frames(None))), "ureq::run::run");
+    }
+
+    #[test]
+    fn text_of_a_stack_has_one_line_for_each_frame() {
+        let mut unknown = frame("", None);
+        unknown.function = None;
+        let stack = Stack::trimmed(vec![unknown, frame("app::report", Some("/app/src/main.rs"))]);
+        assert_eq!(stack.to_string(), "<unknown>\napp::report (/app/src/main.rs:7)");
+    }
+
+    #[test]
+    fn only_the_innermost_frames_are_kept() {
+        let stack = Stack::trimmed((0..100).map(|number| frame(&format!("app::f{number}"), None)).collect());
+        assert_eq!((stack.frames().len(), culprit(&stack)), (MAX_FRAMES, "app::f0"));
     }
 }

@@ -169,3 +169,62 @@ impl fmt::Display for Hint {
         })
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Functions that were captured, from the innermost one outwards, in programs with and without debug information.
+    const CAPTURED: [(Hint, &[&str]); 17] = [
+        (Hint::Unknown, &["<unknown>", "app::handler"]),
+        (Hint::Unknown, &["ioctl", "app::handler"]),
+        (Hint::Unknown, &["rustix::backend::arch::asm::syscall3", "app::handler"]),
+        (Hint::Sleep, &["clock_nanosleep", "nanosleep", "app::handler"]),
+        (Hint::Sleep, &["__GI___clock_nanosleep", "std::thread::functions::sleep", "app::handler"]),
+        (Hint::Lock, &["syscall", "std::sys::sync::mutex::futex::Mutex::lock_contended", "app::handler"]),
+        (Hint::Lock, &["syscall", "std::sys::sync::rwlock::futex::RwLock::read_contended", "app::handler"]),
+        (Hint::Lock, &["syscall", "parking_lot::raw_mutex::RawMutex::lock_slow", "app::handler"]),
+        (Hint::Thread, &["syscall", "std::sys::sync::condvar::futex::Condvar::wait", "app::handler"]),
+        (Hint::Thread, &["syscall", "std::thread::park", "std::sync::mpsc::Receiver<T>::recv", "app::handler"]),
+        (Hint::ChildProcess, &["__GI___wait4", "std::process::Child::wait", "app::handler"]),
+        (Hint::ChildProcess, &["__poll", "std::process::Command::output", "app::handler"]),
+        (Hint::Dns, &["__poll", "__libc_res_nsend", "getaddrinfo", "std::net::TcpStream::connect", "app::handler"]),
+        (Hint::FileSync, &["fsync", "std::fs::File::sync_all", "app::handler"]),
+        (Hint::Io, &["__libc_recv", "<std::net::tcp::TcpStream as std::io::Read>::read", "app::handler"]),
+        (Hint::Hashing, &["argon2::block::Block::compress", "argon2::Argon2::fill_blocks", "app::handler"]),
+        (Hint::Computing, &["<core::ops::range::Range<T> as core::iter::Iterator>::next", "app::handler"]),
+    ];
+
+    fn stack(names: &[&str]) -> Stack {
+        let frame = |name: &&str| Frame {
+            function: Some((*name).to_owned()).filter(|name| name != "<unknown>"),
+            file: name.starts_with("app::").then(|| "/app/src/main.rs".into()),
+            line: None,
+        };
+        Stack::trimmed(names.iter().map(frame).collect())
+    }
+
+    #[test]
+    fn innermost_functions_decide() {
+        for (hint, names) in CAPTURED {
+            assert_eq!(Hint::of(Some(&stack(names))), hint, "{names:?}");
+        }
+        assert_eq!(Hint::of(None), Hint::Unknown);
+    }
+
+    #[test]
+    fn callers_of_the_program_decide_nothing() {
+        let computes = ["app::sum", "std::sync::mpsc::Receiver<T>::recv", "clock_nanosleep", "app::main"];
+        assert_eq!(Hint::of(Some(&stack(&computes))), Hint::Computing);
+        let copies = ["__memcpy_avx_unaligned_erms", "app::copy"];
+        assert_eq!(Hint::of(Some(&stack(&copies))), Hint::Computing);
+    }
+
+    #[test]
+    fn every_hint_says_what_to_do() {
+        for (hint, _) in CAPTURED {
+            let text = hint.to_string();
+            assert!(["use ", "move "].iter().any(|verb| text.contains(verb)), "{text}");
+        }
+    }
+}
