@@ -52,16 +52,18 @@
 //! | [`backend`] | extends a guard to all processes of a host, or all machines of a cluster |
 //! | [`offload`] | moves blocking work off the runtime under a limit, and calls back into async code |
 //! | [`background`] | runs services that start before the first request and stop after the last |
+//! | [`watch`] | reports which worker is blocked, and by which route or task, while it is blocked |
 //!
 //! # Features
 //!
-//! `guard`, `offload`, `background`, `cpu` and `process-constructor` are on by default. Features are additive.
+//! `guard`, `offload`, `background`, `watch`, `cpu` and `process-constructor` are on by default. Features are additive.
 //!
 //! | feature | what it adds |
 //! |---|---|
 //! | `guard` | [`guard`]: guards for an endpoint or for each key, and single flights |
 //! | `offload` | [`offload`]: pools for blocking work, streams from blocking iterators, the capacity limiter |
-//! | `background` | [`background`]: services that start before the server and stop after it |
+//! | `background` | [`background`]: services that start before the server and stop after it (implies `watch`) |
+//! | `watch` | [`watch`]: reports of workers that are blocked |
 //! | `cpu` | [`run_cpu`] and [`CpuPool`]: computations on threads of their own (implies `offload`) |
 //! | `process` | [`ProcessPool`]: computations in other processes, which may crash (Linux; implies `cpu`) |
 //! | `process-constructor` | with `process`: workers need no call of [`worker_guard`](offload::process::worker_guard) |
@@ -80,7 +82,8 @@
 //! | `full` | all of the above |
 //!
 //! With `offload`, the features `axum` and `actix-web` include handlers that run on a pool, with `cpu` also
-//! `cpu_handler`, and with `process` also `process_handler`. With `background`, they include probe routes.
+//! `cpu_handler`, and with `process` also `process_handler`. With `background`, they include probe routes. With `watch`,
+//! they and `tower` include the layers that name the blocked route.
 //!
 //! # More
 //!

@@ -9,7 +9,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 export CARGO_TERM_COLOR=never
 features=(guard host offload background cpu process process,process-constructor landlock serde cron probe-listener tower axum ws actix-web actix-ws redis tokio-postgres)
-pairs=(guard,offload guard,background offload,background axum,background axum,offload actix-web,background actix-web,offload)
+pairs=(
+    guard,offload guard,background offload,background axum,background axum,offload axum,watch actix-web,background
+    actix-web,offload actix-web,watch
+)
 all=(--locked --workspace --all-features)
 temporary=$(mktemp -d)
 trap 'rm -rf "$temporary"' EXIT

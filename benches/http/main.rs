@@ -32,6 +32,7 @@ fn main() {
         .measurement_time(Duration::from_secs(3))
         .configure_from_args();
     echo::axum_echo(&mut criterion);
+    echo::axum_echo_watched(&mut criterion);
     refusal::refusal(&mut criterion);
     serve::serve_group(&mut criterion);
     overload::overload();

@@ -86,7 +86,7 @@ pub(crate) fn serve_if_asked() -> bool {
     pin_to_core(0);
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
     println!("{}", listener.local_addr().expect("the listener is bound").port());
-    serve_here(listener, app());
+    serve_here(&runtime(), listener, app());
     true
 }
 

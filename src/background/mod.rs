@@ -112,9 +112,13 @@
 //! # Supervision
 //!
 //! The supervisor runs on its own small thread, so a blocked server runtime delays neither a shutdown nor a deadline.
-//! While the server's runtime is busy, the supervisor measures ten times a second how long a task waits there until it
-//! is polled. The result is [`HostStatus::runtime_lag`]. From 50 ms on, a warning names the services that are being
-//! polled at that moment.
+//!
+//! A [watch](crate::watch), on another small thread, reports workers of the server's runtime that are blocked for
+//! 100 ms, and names the service that blocks them, or the route behind a [layer](crate::watch). The results are also in
+//! [`HostStatus::blocked`] and [`HostStatus::runtime_lag`], and in the verbose responses of the probes. With
+//! [`actix::serve`](crate::web::actix::serve()), the watch covers the runtimes of the workers, too. If a watch of yours
+//! has the runtime, the host uses that one. Otherwise set another threshold or a callback with
+//! [`ServiceHostBuilder::watch`].
 //!
 //! # Probes
 //!
@@ -158,8 +162,8 @@
 //! readyz check passed
 //! ```
 //!
-//! Errors and panics of services are withheld: they are in the status and in the log. A line that begins with `warn:`
-//! lists excluded names that no service has. Responses are plain text with `Cache-Control: no-store`. HEAD is supported
+//! Errors and panics of services are withheld: they are in the status and in the log. Lines that begin with `warn:`
+//! name the workers of the runtime that are blocked, and list excluded names that no service has. Responses are plain text with `Cache-Control: no-store`. HEAD is supported
 //! like GET, and other methods get 405.
 //!
 //! With `probe_listener(TcpListener::bind("0.0.0.0:8081")?)`:
@@ -209,6 +213,7 @@ mod control;
 mod error;
 mod generation;
 mod host;
+mod host_watch;
 #[cfg(feature = "guard")]
 mod lock_service;
 mod periodic;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 
 use super::status::{ExitKind, HostPhase, HostStatus, ServiceState, ServiceStatus};
+use crate::rounded::rounded;
 
 /// The response to a probe, for any kind of server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -220,6 +221,13 @@ impl fmt::Display for ProbeCheck<'_> {
             let (kind, active, waiting) = (state.kind(), state.active(), state.waiting());
             let closed = if state.is_closed() { ", closed" } else { "" };
             write!(EscapeControls(f), "[+]{name} ok: {kind}, {active} active, {waiting} waiting{closed}")?;
+            f.write_char('\n')?;
+        }
+        // The response omits threads and functions, which clients of a probe need not see.
+        for blocked in self.host.blocked() {
+            let (worker, blocked_for) = (blocked.worker(), rounded(blocked.since().elapsed()));
+            let by = blocked.label().map_or_else(String::new, |label| format!(" by {label}"));
+            write!(EscapeControls(f), "warn: worker {worker} is blocked for {blocked_for:?}{by}")?;
             f.write_char('\n')?;
         }
         if !unmatched.is_empty() {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{CleanUp, Exit, ExitKind, HostPhase, ShutdownReport, Trigger};
 use crate::rounded::rounded;
 use crate::trace::emit;
+use crate::watch::WatchError;
 
 pub(crate) fn host_phase(phase: HostPhase) {
     emit!(DEBUG, %phase, "host phase changed");
@@ -47,6 +48,10 @@ pub(crate) fn process_still_running(limit: Duration) {
 
 pub(crate) fn server_cut_off() {
     emit!(WARN, "server did not end in time and was dropped: does it watch HostHandle::draining?");
+}
+
+pub(crate) fn watch_unavailable(error: &WatchError) {
+    emit!(WARN, %error, "host has no watch: blocked workers are not reported");
 }
 
 pub(crate) fn signals_unavailable(error: &io::Error) {
@@ -112,8 +117,4 @@ pub(crate) fn service_not_dropped(service: &str) {
 
 pub(crate) fn leaked(service: &str) {
     emit!(ERROR, service, "thread of the service is blocked: leaving the service behind");
-}
-
-pub(crate) fn runtime_lags(lag: Duration, in_poll: &[&str]) {
-    emit!(WARN, lag = ?rounded(lag), ?in_poll, "server runtime is blocked: tasks are not polled in time");
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{LazyLock, PoisonError, RwLock};
 
 /// The name of a route or a task in the reports of a [`Watch`](super::Watch).
 ///
@@ -27,7 +27,7 @@ struct Labels {
     labels: HashMap<&'static str, Label>,
 }
 
-static LABELS: RwLock<Option<Labels>> = RwLock::new(None);
+static LABELS: LazyLock<RwLock<Labels>> = LazyLock::new(RwLock::default);
 
 impl Label {
     /// Creates a label, or finds it if a label with this text exists.
@@ -38,20 +38,18 @@ impl Label {
     pub fn new(text: impl Into<Cow<'static, str>>) -> Self {
         let text = text.into();
         let known = LABELS.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(label) = known.as_ref().and_then(|known| known.labels.get(&*text)) {
+        if let Some(label) = known.labels.get(&*text) {
             return *label;
         }
         drop(known);
-        let mut labels = LABELS.write().unwrap_or_else(PoisonError::into_inner);
-        labels.get_or_insert_default().insert(text)
+        LABELS.write().unwrap_or_else(PoisonError::into_inner).insert(text)
     }
 
     /// Returns the text of the label.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         let labels = LABELS.read().unwrap_or_else(PoisonError::into_inner);
-        let text = labels.as_ref().and_then(|labels| labels.texts.get(self.0.get() as usize - 1));
-        text.copied().expect("a label is created together with its text")
+        labels.texts[self.0.get() as usize - 1]
     }
 
     pub(super) fn id(self) -> u32 {

@@ -52,9 +52,11 @@ impl Blocked {
     /// Adds what the slot of the worker's thread contains.
     pub(super) fn with_thread(mut self, slot: &SlotView, capture: Option<&Capture>) -> Self {
         let parts = Arc::make_mut(&mut self.0);
-        parts.thread.clone_from(&slot.owner.thread.name);
         parts.label = slot.poll.label();
-        parts.stack = capture.and_then(|capture| capture.stack_of(&slot.owner.thread));
+        if let Some(thread) = slot.thread() {
+            parts.stack = capture.and_then(|capture| capture.stack_of(&thread));
+            parts.thread = thread.name;
+        }
         self
     }
 
@@ -135,6 +137,15 @@ impl Recovered {
     }
 }
 
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Blocked(blocked) => blocked.fmt(f),
+            Self::Recovered(recovered) => recovered.fmt(f),
+        }
+    }
+}
+
 impl fmt::Display for Blocked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "worker {}", self.worker())?;
@@ -167,5 +178,20 @@ impl fmt::Debug for Blocked {
 impl fmt::Display for Recovered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "worker {} recovered after {:?}", self.last.worker(), rounded(self.total))
+    }
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for Blocked {
+    /// Serializes the worker, its thread and label, and the time for which the worker had been blocked.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+
+        let mut blocked = serializer.serialize_struct("Blocked", 4)?;
+        blocked.serialize_field("worker", &self.worker())?;
+        blocked.serialize_field("thread", &self.thread())?;
+        blocked.serialize_field("label", &self.label())?;
+        blocked.serialize_field("blocked_for_seconds", &self.blocked_for().as_secs_f64())?;
+        blocked.end()
     }
 }

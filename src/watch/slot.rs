@@ -51,11 +51,11 @@ pub(super) struct Slot {
 }
 
 /// The thread of a slot.
-#[derive(Clone, Debug)]
-pub(super) struct Owner {
+#[derive(Debug)]
+struct Owner {
     /// The runtime that the thread works for, or last worked for.
-    pub(super) runtime: Option<Id>,
-    pub(super) thread: ThreadName,
+    runtime: Option<Id>,
+    thread: ThreadName,
 }
 
 /// The name of a thread, and what the system calls it.
@@ -72,12 +72,15 @@ pub(super) struct SlotView {
     slot: &'static Slot,
     pub(super) worker: Option<usize>,
     pub(super) poll: PollState,
-    pub(super) owner: Owner,
 }
 
 /// What a thread polls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PollState(u64);
+
+/// Identifies an outermost poll among those that are seen at about the same time: the address of the slot, and the
+/// number of the poll.
+pub(super) type PollId = (usize, u32);
 
 /// Publishes, until it is dropped, that this thread polls a future.
 #[derive(Debug)]
@@ -160,6 +163,15 @@ impl Slot {
 }
 
 impl SlotView {
+    /// Returns the thread, unless it has ended.
+    pub(super) fn thread(&self) -> Option<ThreadName> {
+        self.slot.owner().as_ref().map(|owner| owner.thread.clone())
+    }
+
+    pub(super) fn poll_id(&self) -> PollId {
+        (std::ptr::from_ref(self.slot).addr(), self.poll.number())
+    }
+
     /// Lets the thread report the end of the poll, if the thread is still in it.
     pub(super) fn mark_slow(&self, since: Instant) {
         let mark = u64::from(self.poll.number()) << 32 | u64::from(millis_since_epoch(since));
@@ -187,10 +199,10 @@ impl Drop for OwnedSlot {
 pub(super) fn slots_of(runtime: Id) -> Vec<SlotView> {
     let slots = SLOTS.lock().unwrap_or_else(PoisonError::into_inner);
     let view = |slot: &&'static Slot| {
-        let owner = slot.owner().clone().filter(|owner| owner.runtime == Some(runtime))?;
+        slot.owner().as_ref().filter(|owner| owner.runtime == Some(runtime))?;
         let poll = PollState(slot.state.load(Ordering::Acquire));
         let worker = Some(slot.worker.load(Ordering::Relaxed)).filter(|worker| *worker != NO_WORKER);
-        Some(SlotView { slot, worker, poll, owner })
+        Some(SlotView { slot, worker, poll })
     };
     slots.iter().filter_map(view).collect()
 }

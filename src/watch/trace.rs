@@ -9,11 +9,11 @@ use crate::rounded::rounded;
 use crate::trace::emit;
 
 pub(super) fn worker_is_blocked(blocked: &Blocked) {
-    let (worker, thread, label) = (blocked.worker(), blocked.thread(), blocked.label());
+    let (worker, thread, label, repeats) = (blocked.worker(), blocked.thread(), blocked.label(), blocked.repeats());
     let (blocked_for, hint) = (rounded(blocked.blocked_for()), blocked.hint());
     let at = blocked.stack().and_then(|stack| stack.culprit()).map(tracing::field::display);
     let stack = blocked.stack().map(tracing::field::display);
-    emit!(WARN, worker, thread, label, ?blocked_for, at, %hint, stack, "worker is blocked: it polls no other task");
+    emit!(WARN, worker, thread, label, ?blocked_for, repeats, at, %hint, stack, "worker is blocked: it polls no other task");
 }
 
 /// The end of a poll that has a label is an event in the task's own span: see `slow_poll`.

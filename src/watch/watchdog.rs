@@ -1,7 +1,7 @@
 //! [`Watch`], and its thread, which samples the workers of runtimes.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -64,6 +64,9 @@ struct Owner {
     thread: Thread,
 }
 
+/// All watches of the process.
+static WATCHES: Mutex<Vec<Weak<Owner>>> = Mutex::new(Vec::new());
+
 /// What outlives the watch: its last values stay.
 #[derive(Clone, Debug)]
 pub(crate) struct WatchView(Arc<Shared>);
@@ -85,7 +88,18 @@ impl Watch {
         let watchdog = Watchdog { shared: Arc::clone(&shared), runtimes: Vec::new(), last: Instant::now() };
         let thread = thread::Builder::new().name("onelane-watch".to_owned()).spawn(|| watchdog.run());
         let thread = thread.map_err(WatchError::NoThread)?.thread().clone();
-        Ok(Self(Arc::new(Owner { shared, thread })))
+        let owner = Arc::new(Owner { shared, thread });
+        let mut watches = WATCHES.lock().unwrap_or_else(PoisonError::into_inner);
+        watches.retain(|watch| watch.strong_count() > 0);
+        watches.push(Arc::downgrade(&owner));
+        Ok(Self(owner))
+    }
+
+    /// Returns a watch that knows the runtime.
+    pub(crate) fn of(runtime: &Handle) -> Option<Self> {
+        let watches = WATCHES.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watches = watches.iter().filter_map(Weak::upgrade);
+        watches.find(|watch| watch.shared.watches(runtime.id())).map(Self)
     }
 
     /// Watches the workers of a runtime, too. Has no effect if the watch knows the runtime.
@@ -93,7 +107,7 @@ impl Watch {
     /// A current-thread runtime whose thread is not in `block_on` can't be told from a blocked one, because nothing
     /// polls its tasks. So add only runtimes that run as long as they exist.
     pub fn add(&self, runtime: &Handle) {
-        self.0.shared.add(runtime.clone());
+        self.0.shared.add(runtime);
         self.0.thread.unpark();
     }
 
@@ -132,6 +146,12 @@ impl Drop for Owner {
 }
 
 impl WatchView {
+    /// Adds a runtime, as [`Watch::add`] does, if the watch has another runtime and has not ended. The thread of the watch
+    /// looks for new runtimes with each sample.
+    pub(crate) fn add(&self, runtime: &Handle) {
+        self.0.add(runtime);
+    }
+
     pub(crate) fn lag(&self) -> Duration {
         self.0.lag()
     }
@@ -164,12 +184,9 @@ impl Watchdog {
     }
 
     fn take_added(&mut self) {
-        for handle in self.shared.take_added() {
-            if self.runtimes.iter().all(|runtime| runtime.id() != handle.id()) {
-                let threshold = self.shared.settings.threshold;
-                self.runtimes.push(WatchedRuntime::new(handle, Instant::now(), threshold));
-            }
-        }
+        let threshold = self.shared.settings.threshold;
+        let added = self.shared.runtimes_after(self.runtimes.len()).into_iter();
+        self.runtimes.extend(added.map(|handle| WatchedRuntime::new(handle, Instant::now(), threshold)));
     }
 
     fn sample(&mut self, now: Instant, seen: Duration) {
@@ -177,7 +194,13 @@ impl Watchdog {
         let Settings { threshold, capture, .. } = &shared.settings;
         let sample = Sample { now, seen, threshold: *threshold, capture: capture.as_ref() };
         let mut reports = Vec::new();
-        self.runtimes.retain_mut(|runtime| runtime.sample(sample, |report| reports.push(report)));
+        self.runtimes.retain_mut(|runtime| {
+            let is_alive = runtime.sample(sample, |report| reports.push(report));
+            if !is_alive {
+                shared.remove(runtime.id());
+            }
+            is_alive
+        });
         shared.set_lag(self.runtimes.iter().map(WatchedRuntime::lag).max().unwrap_or_default());
         if !reports.is_empty() {
             shared.set_blocked(self.runtimes.iter().flat_map(WatchedRuntime::blocked).cloned().collect());

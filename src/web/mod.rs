@@ -17,6 +17,8 @@
 //! | a handler that may crash, hang or take all memory | [`axum::process_handler`], [`actix::process_handler`] |
 //! | a server that ends without losing a request | [`axum::serve`](axum::serve()), [`actix::serve`](actix::serve()) |
 //! | work after the response | [`BackgroundTasks`] |
+//! | the reports of a [`Watch`](crate::watch::Watch) to name the route | [`axum::WatchLayer`], [`actix::WatchMiddleware`] |
+//! | the same for any other tower service | [`tower::WatchLayer`] |
 //! | `/livez`, `/readyz` and `/startupz` for an orchestrator | [`axum::probes`], [`actix::probes`] |
 //!
 //! # Refusals
@@ -277,6 +279,8 @@ mod request_guard;
 mod request_head;
 mod request_key;
 mod response_note;
+#[cfg(all(feature = "watch", any(feature = "axum", feature = "actix-web")))]
+mod route_labels;
 #[cfg(all(feature = "background", any(feature = "axum", feature = "actix-web"), unix))]
 mod serve;
 #[cfg(feature = "tower")]

@@ -13,8 +13,8 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+mod blocked_runtime;
 mod host_drain;
 mod latency;
 mod leak;
 mod refused_thread;
-mod runtime_lag;

@@ -13,6 +13,7 @@ mod process;
 mod serve;
 mod stores;
 mod values;
+mod watch;
 mod web;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,12 +32,13 @@ use tracing_subscriber::layer::{self, Layer, SubscriberExt};
 const SHORT: Duration = Duration::from_millis(20);
 
 /// Events that each need a separate process: a process that exits (see `signals/stuck_process.rs`), one that can't
-/// listen for signals, and one that has no file descriptors left.
-const OF_WHOLE_PROCESSES: [&str; 4] = [
+/// listen for signals, one that has no file descriptors left, and one that has no threads left.
+const OF_WHOLE_PROCESSES: [&str; 5] = [
     "signal received after the host stopped: exiting at once",
     "process still running after its host stopped: exiting",
     "listening for signals failed",
     "accepting a probe connection failed: retrying shortly",
+    "host has no watch: blocked workers are not reported",
 ];
 
 /// Collects the events of the crate.
@@ -100,6 +102,7 @@ fn scenarios_emit_exactly_the_events_of_the_page() {
     offload::scenario_of_runtimes();
     #[cfg(target_os = "linux")]
     runtime.block_on(process::scenario());
+    watch::scenario();
     runtime.block_on(web::scenario());
     runtime.block_on(stores::scenario());
     #[cfg(unix)]

@@ -11,3 +11,4 @@ mod processes;
 mod serve;
 mod single_flight;
 mod streaming;
+mod watch;

@@ -10,12 +10,13 @@ use crate::modules::{Edge, Modules, circles};
 use crate::sources::{Source, sources_of};
 
 /// The folders of `src`, in the order in which a request meets them, each with the folders that it may name.
-const MAY_NAME: [(&str, &[&str]); 8] = [
-    ("web", &["guard", "backend", "offload", "background"]),
+const MAY_NAME: [(&str, &[&str]); 9] = [
+    ("web", &["guard", "backend", "offload", "background", "watch"]),
     ("guard", &["semaphore", "backend"]),
     ("backend", &[]),
     ("offload", &["semaphore"]),
-    ("background", &["backend", "guard"]),
+    ("background", &["backend", "guard", "watch"]),
+    ("watch", &[]),
     ("semaphore", &[]),
     ("sync", &[]),
     ("docs", &[]),

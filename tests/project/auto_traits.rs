@@ -43,6 +43,9 @@ use onelane::offload::{
     CapacityLimiter, CpuPool, CpuPoolBuilder, LimiterError, LimiterPermit, LimiterStats, OffloadError,
     OffloadErrorKind, OwnedLimiterPermit, PoolStats, Priority, Progress, RunningTask, TaskHandle,
 };
+use onelane::watch::{
+    Blocked, Label, LabelStats, NeverBlocks, Recovered, Report, Watch, WatchBuilder, WatchError, WatchStats, Watched,
+};
 use onelane::web::axum::{HandshakeListener, HandshakeStream, MakeLinkedService, WatchedListener, WatchedStream};
 use onelane::web::{
     ClientLink, FlightOptions, GuardOptions, Guarded, Hold, KeyKind, OnDisconnect, PoolHandler, ProcessHandler,
@@ -191,6 +194,12 @@ fn public_types_are_send_sync_and_unpin_as_promised() {
         tower::GuardRequestBody<Full<Bytes>>: Send Sync Unpin;
         tower::GuardBody<Full<Bytes>>: Send Sync Unpin;
         axum::FlightLayer: Send Sync Unpin;
+        axum::WatchLayer: Send Sync Unpin;
+        axum::WatchService<Route>: Send Sync Unpin;
+        axum::WatchService<Local>: no no Unpin;
+        tower::WatchLayer: Send Sync Unpin;
+        tower::WatchService<Route>: Send Sync Unpin;
+        tower::WatchService<Local>: no no Unpin;
         axum::AxumBody: Send Sync Unpin;
         tower::FlightLayer: Send Sync Unpin;
         tower::FlightService<Route, axum::AxumBody>: Send Sync Unpin;
@@ -198,6 +207,9 @@ fn public_types_are_send_sync_and_unpin_as_promised() {
         tower::AnyBody: Send Sync Unpin;
         actix::FlightMiddleware: Send Sync Unpin;
         actix::FlightService<Local>: no no Unpin;
+        actix::WatchMiddleware: Send Sync Unpin;
+        actix::WatchService<Unshared>: Send no Unpin;
+        actix::WatchService<Local>: no no Unpin;
         actix::FlightFuture<Bytes>: no no Unpin;
         actix::GuardMiddleware: Send Sync Unpin;
         actix::GuardService<Local>: no no Unpin;
@@ -280,6 +292,21 @@ fn public_types_are_send_sync_and_unpin_as_promised() {
         TimeLimit: Send Sync Unpin;
         Trigger: Send Sync Unpin;
         TriggerError: Send Sync Unpin;
+        Watch: Send Sync Unpin;
+        WatchBuilder: Send Sync Unpin;
+        WatchError: Send Sync Unpin;
+        WatchStats: Send Sync Unpin;
+        LabelStats: Send Sync Unpin;
+        Label: Send Sync Unpin;
+        Report: Send Sync Unpin;
+        Blocked: Send Sync Unpin;
+        Recovered: Send Sync Unpin;
+        Watched<Pending<()>>: Send Sync Unpin;
+        Watched<Local>: no no Unpin;
+        Watched<Pinned>: Send Sync no;
+        NeverBlocks<Pending<()>>: Send Sync Unpin;
+        NeverBlocks<Local>: no no Unpin;
+        NeverBlocks<Pinned>: Send Sync no;
     };
     for (name, has, promised, is_debug) in table {
         assert_eq!(has, promised, "{name}: Send, Sync, Unpin");

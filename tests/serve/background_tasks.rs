@@ -1,5 +1,6 @@
 //! Work after the response.
 
+use std::borrow::Cow;
 use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ use onelane::web::{
     ServeConfig, WhenFull,
 };
 use support::http::{self, Client, Disconnect, eventually};
+use support::inbox::Inbox;
+use support::runtimes::multi_thread;
 use support::waiting::Gate;
 use tokio::sync::Notify;
 use tokio::time::sleep;
@@ -403,4 +406,25 @@ async fn app_without_the_server_says_what_is_missing() {
     assert_eq!(response.status(), 500);
     let body = response.into_body().collect().await.unwrap().to_bytes();
     assert!(String::from_utf8_lossy(&body).contains("serve the app with the serve function"), "{body:?}");
+}
+
+#[test]
+fn task_that_blocks_is_reported_by_its_name() {
+    let (inbox, gate, runtime) = (Inbox::default(), Gate::default(), multi_thread(2));
+    let _watch = inbox.watch(runtime.handle());
+    for (name, label) in [(Cow::Borrowed("mail"), "mail"), (Cow::Owned("mail to 7".to_owned()), "background task")] {
+        gate.close();
+        let wait = gate.wait();
+        let handler = async move |tasks: BackgroundTasks| {
+            let (name, wait) = (name.clone(), wait.clone());
+            tasks.add(name, async move { wait.block() }).unwrap();
+        };
+        let server = runtime.block_on(server(Router::new().route("/", get(handler)), BackgroundTasksConfig::new()));
+        let before = inbox.blocked().len();
+        assert_eq!(runtime.block_on(status(&server)), 200);
+        assert_eq!(inbox.wait_for(before + 1)[before].label(), Some(label));
+        gate.open();
+        inbox.wait_for_recovered(before + 1);
+        assert!(runtime.block_on(server.stop()).0.is_clean());
+    }
 }

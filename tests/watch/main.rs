@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails on an unexpected result")]
 
+mod canary;
 mod inbox;
 mod labels;
 mod reports;
@@ -9,3 +10,4 @@ mod silence;
 #[cfg(target_os = "linux")]
 mod stacks;
 mod tests_of_users;
+mod together;

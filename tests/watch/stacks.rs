@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, Once, mpsc};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use onelane::watch::{Blocked, Hint, Stack, Watch, WatchError, register_thread, watch};
+use onelane::watch::{Blocked, Hint, Report, Stack, Watch, WatchError, register_thread, watch};
 use rustix::process::{Signal, getpid, kill_process};
 use support::runtimes::{current_thread, multi_thread};
 use support::waiting::{Gate, MS, PATIENCE};
@@ -51,11 +51,17 @@ fn registered() -> Runtime {
     runtime
 }
 
+/// Returns all reports of blocks, including those that repeat one.
+fn all_blocked(inbox: &Inbox) -> Vec<Blocked> {
+    let blocked = |report| if let Report::Blocked(blocked) = report { Some(blocked) } else { None };
+    inbox.all().into_iter().filter_map(blocked).collect()
+}
+
 /// Returns the first report with a stack. The threads of a busy machine may answer late.
 fn with_stack(inbox: &Inbox) -> Blocked {
     let start = Instant::now();
     loop {
-        if let Some(blocked) = inbox.all_blocked().into_iter().find(|blocked| blocked.stack().is_some()) {
+        if let Some(blocked) = all_blocked(inbox).into_iter().find(|blocked| blocked.stack().is_some()) {
             return blocked;
         }
         assert!(start.elapsed() < PATIENCE, "{:?}", inbox.all());
@@ -285,7 +291,7 @@ fn thread_that_blocks_the_signal_is_reported_without_stack() {
         mask(libc::SIG_UNBLOCK);
     }));
     inbox.wait_for_recovered(1);
-    let blocked = inbox.all_blocked();
+    let blocked = all_blocked(&inbox);
     assert!(blocked.iter().all(|blocked| blocked.stack().is_none() && blocked.hint() == Hint::Unknown), "{blocked:?}");
     assert!(blocked[0].blocked_for() < THRESHOLD * 6, "{blocked:?}");
     runtime.spawn(watch("import", async { sleeps_in_a_helper() }));

@@ -5,3 +5,4 @@ mod axum;
 mod handler_messages;
 mod processes;
 mod tower;
+mod watch;

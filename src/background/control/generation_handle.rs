@@ -20,6 +20,7 @@ use super::stop_signal::StopSignal;
 use crate::background::service_guard::ServicePermit;
 use crate::background::status::ServiceStatus;
 use crate::sync::lock;
+use crate::watch::Label;
 
 /// The shared state of one generation of a service.
 pub(crate) struct GenerationHandle {
@@ -31,6 +32,8 @@ pub(crate) struct GenerationHandle {
     /// The stack size of threads that run only the service.
     pub(crate) stack_size: Option<usize>,
     pub(crate) child_tasks: ChildTasks,
+    /// Names the service in the reports of a watch.
+    pub(crate) label: Label,
     /// Where the code of the service runs.
     pub(crate) scope: ServiceScope,
     /// The permit of the service's guard, until the generation has ended. The supervisor drops the handle of a
@@ -47,7 +50,6 @@ pub(crate) struct GenerationHandle {
     aborted: AtomicU8,
     /// The task that polls a phase that can be aborted.
     polling_task: AtomicWaker,
-    is_in_poll: AtomicBool,
     health: Mutex<ServiceHealth>,
     /// A [`GenerationEvent::HealthChanged`] was sent, and the supervisor has not read the health since.
     has_health_changed: AtomicBool,
@@ -58,6 +60,7 @@ impl GenerationHandle {
     pub(crate) fn new(id: u32, status: Arc<ServiceStatus>, is_ready: bool, host: Arc<HostShared>) -> Self {
         Self {
             id,
+            label: Label::new(format!("service {}", status.name)),
             status,
             scope: ServiceScope::new(host.host_id()),
             host,
@@ -69,7 +72,6 @@ impl GenerationHandle {
             stop: StopSignal::default(),
             aborted: AtomicU8::new(0),
             polling_task: AtomicWaker::new(),
-            is_in_poll: AtomicBool::new(false),
             health: Mutex::new(ServiceHealth { ready: is_ready, ..ServiceHealth::default() }),
             has_health_changed: AtomicBool::new(false),
             is_clean_up_claimed: AtomicBool::new(false),
@@ -113,10 +115,6 @@ impl GenerationHandle {
         // The flag is cleared before the health is read, so that a later change sends a new event.
         self.has_health_changed.store(false, Ordering::SeqCst);
         lock(&self.health).clone()
-    }
-
-    pub(crate) fn is_in_poll(&self) -> bool {
-        self.is_in_poll.load(Ordering::Relaxed)
     }
 
     // Called by the service through its contexts.
@@ -209,10 +207,6 @@ impl GenerationHandle {
     /// Drops the waker of a generation that is no longer polled. The waker keeps the memory of the task alive.
     pub(crate) fn release_waker(&self) {
         drop(self.polling_task.take());
-    }
-
-    pub(crate) fn set_in_poll(&self, is_in_poll: bool) {
-        self.is_in_poll.store(is_in_poll, Ordering::Relaxed);
     }
 
     pub(crate) fn is_clean_up_claimed(&self) -> bool {

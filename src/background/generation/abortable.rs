@@ -73,10 +73,8 @@ impl<C: FnOnce() -> F, F: Future> Future for Abortable<'_, C, F> {
 
 /// Runs code of the service in the service's scope, and catches its panic.
 pub(super) fn run_user_code<T>(handle: &GenerationHandle, code: impl FnOnce() -> T) -> Result<T, Interrupt> {
-    handle.set_in_poll(true);
-    let result = handle.scope.run(|| catch_work(code));
-    handle.set_in_poll(false);
-    result.map_err(Interrupt::Panicked)
+    let _in_poll = handle.label.enter();
+    handle.scope.run(|| catch_work(code)).map_err(Interrupt::Panicked)
 }
 
 #[cfg(test)]
@@ -102,7 +100,7 @@ mod tests {
             has_started: true,
             services: Vec::new(),
             indices: Arc::new(HashMap::new()),
-            lag: Arc::default(),
+            watch: None,
             managed: ManagedList::default(),
         };
         let host = HostShared::new(mpsc::unbounded_channel().0, status, broadcast::channel(1).0.downgrade());

@@ -13,12 +13,14 @@ use super::dependency_plan::DependencyPlan;
 use super::service_host::ServiceHost;
 use crate::background::control::{DropSignal, HostShared};
 use crate::background::error::BuildError;
+use crate::background::host_watch::HostWatch;
 use crate::background::placement::Placement;
 use crate::background::signals::Signals;
 use crate::background::spec::Service;
-use crate::background::status::{Heartbeat, HostPhase, HostStatus, ManagedList, RuntimeLag, ServiceStatus};
+use crate::background::status::{Heartbeat, HostPhase, HostStatus, ManagedList, ServiceStatus};
 use crate::background::supervisor::{HostTimeouts, ServiceSlot, Supervisor, SupervisorTask, WorkDrain};
 use crate::managed::Managed;
+use crate::watch::Watch;
 
 /// How many events are kept for a slow subscriber.
 const EVENTS: usize = 1024;
@@ -49,6 +51,7 @@ pub enum Supervision {
 /// | [`supervision`](Self::supervision) | [`Supervision::OwnThread`] |
 /// | [`probe_listener`](Self::probe_listener) (feature `probe-listener`) | none |
 /// | [`exit_within`](Self::exit_within) | never |
+/// | [`watch`](Self::watch) | that of the server's runtime, or one of the host's own with a threshold of 100 ms |
 /// | [`without_signals`](Self::without_signals) | signals are handled |
 ///
 /// Without a probe listener, the routes of a [web adapter](crate::web) answer the probes. With signals,
@@ -62,6 +65,7 @@ pub struct ServiceHostBuilder {
     supervision: Supervision,
     signals: Signals,
     exit_within: Option<Duration>,
+    watch: HostWatch,
     #[cfg(feature = "probe-listener")]
     probes: Option<TcpListener>,
 }
@@ -80,6 +84,7 @@ impl ServiceHostBuilder {
             supervision: Supervision::default(),
             signals: Signals::Listen,
             exit_within: None,
+            watch: HostWatch::Own,
             #[cfg(feature = "probe-listener")]
             probes: None,
         }
@@ -193,6 +198,30 @@ impl ServiceHostBuilder {
         self
     }
 
+    /// Lets `watch` report the blocked workers of the server's runtime, instead of a watch of the host's own.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use onelane::ServiceHost;
+    /// use onelane::watch::Watch;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let watch = Watch::builder().threshold(Duration::from_millis(20)).build()?;
+    /// let host = ServiceHost::builder().watch(&watch).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn watch(mut self, watch: &Watch) -> Self {
+        self.watch = HostWatch::Shared(watch.clone());
+        self
+    }
+
+    /// Starts no watch. [`HostStatus::runtime_lag`] is then 0, and [`HostStatus::blocked`] is empty.
+    pub fn without_watch(mut self) -> Self {
+        self.watch = HostWatch::None;
+        self
+    }
+
     /// Builds the host. Nothing runs yet, and no runtime is needed.
     ///
     /// # Errors
@@ -222,7 +251,7 @@ impl ServiceHostBuilder {
             has_started: false,
             services: slots.iter().map(ServiceSlot::status).collect(),
             indices: Arc::new(indices),
-            lag: Arc::new(RuntimeLag::default()),
+            watch: None,
             managed: self.managed.clone(),
         };
         let shared = HostShared::new(sender, status, events.downgrade());
@@ -233,9 +262,16 @@ impl ServiceHostBuilder {
             runner.signal_drop(DropSignal::new(id, Arc::clone(&shared)));
         }
         let supervisor = Supervisor::new(slots, self.timeouts, crate::random::fraction);
-        let (work, exit_within) = (WorkDrain::new(self.managed), self.exit_within);
-        let task =
-            SupervisorTask { supervisor, runners, shared: Arc::clone(&shared), events, work, inbox, exit_within };
+        let task = SupervisorTask {
+            supervisor,
+            runners,
+            shared: Arc::clone(&shared),
+            events,
+            work: WorkDrain::new(self.managed),
+            inbox,
+            exit_within: self.exit_within,
+            watch: self.watch,
+        };
         Ok(ServiceHost {
             shared,
             task: Mutex::new(Some(task)),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures_core::Stream;
 use thiserror::Error;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::until_draining::UntilDraining;
@@ -40,6 +41,13 @@ impl HostHandle {
     #[must_use]
     pub fn probe_address(&self) -> Option<SocketAddr> {
         self.shared.probe_address()
+    }
+
+    /// Lets the host's watch, if there is one, report the blocked workers of another runtime that serves requests.
+    pub(crate) fn watch_runtime(&self, runtime: &Handle) {
+        if let Some(watch) = &self.shared.status().watch {
+            watch.add(runtime);
+        }
     }
 
     /// Returns a receiver of the host's changes from now on.

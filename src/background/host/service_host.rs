@@ -198,14 +198,14 @@ impl ServiceHost {
         match self.supervision {
             Supervision::ServerRuntime => {
                 let probes = self.serve_probes(&server)?;
-                server.spawn(task.run(request, signals, None, probes));
+                server.spawn(task.run(request, signals, false, probes));
             }
             Supervision::OwnThread => {
                 let no_thread = |error| HostError::Thread { source: Arc::new(error) };
                 let runtime = OwnRuntime::build(Builder::new_current_thread().event_interval(EVENT_INTERVAL))
                     .map_err(no_thread)?;
                 let probes = self.serve_probes(runtime.handle())?;
-                let run = move || runtime.block_on(task.run(request, signals, Some(server), probes));
+                let run = move || runtime.block_on(task.run(request, signals, true, probes));
                 thread::Builder::new().name("onelane-host".into()).spawn(run).map_err(no_thread)?;
             }
         }

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use super::managed_list::ManagedList;
 use super::service_status::ServiceStatus;
 use crate::managed::ManagedSnapshot;
+#[cfg(doc)]
+use crate::watch::Watch;
+use crate::watch::{Blocked, WatchView};
 
 /// A snapshot of a host and its services.
 ///
@@ -23,7 +25,8 @@ pub struct HostStatus {
     pub(crate) services: Vec<Arc<ServiceStatus>>,
     /// The index of each service by its name.
     pub(crate) indices: Arc<HashMap<Arc<str>, u32>>,
-    pub(crate) lag: Arc<RuntimeLag>,
+    /// Set by the start, if the host has a watch.
+    pub(crate) watch: Option<WatchView>,
     pub(crate) managed: ManagedList,
 }
 
@@ -45,20 +48,6 @@ pub enum HostPhase {
     Stopping,
     /// All services have ended.
     Stopped,
-}
-
-/// How long a task waits until the server's runtime polls it. It orders nothing, so `Relaxed` suffices.
-#[derive(Debug, Default)]
-pub(crate) struct RuntimeLag(AtomicU64);
-
-impl RuntimeLag {
-    pub(crate) fn set(&self, lag: Duration) {
-        self.0.store(u64::try_from(lag.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-
-    fn get(&self) -> Duration {
-        Duration::from_nanos(self.0.load(Ordering::Relaxed))
-    }
 }
 
 impl HostPhase {
@@ -123,14 +112,19 @@ impl HostStatus {
         self.managed.snapshots()
     }
 
-    /// Returns how long the server's runtime takes to poll a task that is ready. The value is current, not as old as
-    /// this snapshot.
-    ///
-    /// A supervisor with a thread of its own measures it ten times a second. While a measurement is pending, the value
-    /// is the time that the measurement has taken so far. Without such a supervisor, the value is 0.
+    /// Returns how long the server's runtime takes to poll a task that is ready: [`Watch::lag`] of the host's
+    /// [watch](crate::background#supervision), or 0 if the host has none. The value is current, not as old as this
+    /// snapshot.
     #[must_use]
     pub fn runtime_lag(&self) -> Duration {
-        self.lag.get()
+        self.watch.as_ref().map_or(Duration::ZERO, WatchView::lag)
+    }
+
+    /// Returns the workers of the server's runtime that are blocked now: [`Watch::blocked`] of the host's
+    /// [watch](crate::background#supervision). The value is current, not as old as this snapshot.
+    #[must_use]
+    pub fn blocked(&self) -> Vec<Blocked> {
+        self.watch.as_ref().map_or_else(Vec::new, WatchView::blocked)
     }
 }
 
@@ -162,6 +156,7 @@ impl serde::Serialize for HostStatus {
             has_started: bool,
             is_ready: bool,
             runtime_lag_seconds: f64,
+            blocked: Vec<Blocked>,
             services: Vec<&'a ServiceStatus>,
             managed: BTreeMap<Arc<str>, ManagedSnapshot>,
         }
@@ -172,6 +167,7 @@ impl serde::Serialize for HostStatus {
             has_started: self.has_started,
             is_ready: self.is_ready(),
             runtime_lag_seconds: self.runtime_lag().as_secs_f64(),
+            blocked: self.blocked(),
             services: self.services().collect(),
             managed: self.managed().collect(),
         };

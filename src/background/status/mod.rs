@@ -14,7 +14,6 @@ mod tick_status;
 pub use events::{HostEvent, HostEvents};
 pub use exit::{CleanUp, Exit, ExitKind, SharedError, TimeLimit};
 pub(crate) use heartbeat::Heartbeat;
-pub(crate) use host_status::RuntimeLag;
 pub use host_status::{HostPhase, HostStatus};
 pub(crate) use managed_list::ManagedList;
 pub use report::{ServiceReport, ShutdownReport, Trigger, UnfinishedWork};

@@ -4,22 +4,22 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{broadcast, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::executor::Executor;
-use super::lag_probe::LagProbe;
 use super::releaser::Releaser;
 use super::state::Supervisor;
 use super::work_drain::WorkDrain;
 use crate::background::control::{HostShared, SupervisorMessage};
 use crate::background::error::HostError;
 use crate::background::generation::ServiceRunner;
+use crate::background::host_watch::HostWatch;
 use crate::background::signals::{self, SignalStream, Signals};
 use crate::background::status::HostEvent;
+use crate::watch::Watch;
 
 /// How many messages are handled before timers are checked and the status is published.
 const BATCH: usize = 256;
@@ -39,6 +39,7 @@ pub(crate) struct SupervisorTask {
     /// How long the process may run after the end of the host before it is ended. `None` if the process may run
     /// forever.
     pub(crate) exit_within: Option<Duration>,
+    pub(crate) watch: HostWatch,
 }
 
 /// The request to start a host.
@@ -51,28 +52,27 @@ pub(crate) struct StartRequest {
 }
 
 impl SupervisorTask {
-    /// Runs the host from its start to its end. `server` is the server's runtime if the supervisor has a thread of its
-    /// own. `probes` serves the probes until the host has ended, if they have a port of their own.
+    /// Runs the host from its start to its end. `probes` serves the probes until the host has ended, if they have a port
+    /// of their own.
     pub(crate) async fn run(
         self,
         request: StartRequest,
         signals: Signals,
-        server: Option<Handle>,
+        has_own_thread: bool,
         probes: Option<AbortOnDropHandle<()>>,
     ) {
-        let Self { supervisor, runners, shared, events, work, mut inbox, exit_within } = self;
+        let Self { supervisor, runners, shared, events, work, mut inbox, exit_within, watch } = self;
         // Before anything that may panic, such as a runtime without timers: dropping the executor ends the host.
         let mut executor = Executor {
             supervisor,
             guard_tasks: runners.iter().map(|_| None).collect(),
             generations: vec![None; runners.len()],
-            left_behind: Vec::new(),
             runners: runners.into_iter().map(Some).collect(),
             releaser: Releaser::new(),
             shared,
             events,
             work,
-            settle: if server.is_some() { SETTLE } else { Duration::ZERO },
+            settle: if has_own_thread { SETTLE } else { Duration::ZERO },
             request: Some(request),
             outcome: None,
             start_error: None,
@@ -80,7 +80,8 @@ impl SupervisorTask {
             was_signalled: false,
         };
         let mut signals = SignalStream::listen(signals);
-        let mut probe = server.map(|server| LagProbe::new(server, Arc::clone(&executor.shared.status().lag)));
+        let watch = watch.start(executor.shared.server(), has_own_thread);
+        executor.shared.update_status(|status| status.watch = watch.as_ref().map(Watch::view));
         let mut timer = pin!(sleep_until(Instant::now()));
         let mut batch = Vec::new();
         executor.start();
@@ -88,8 +89,7 @@ impl SupervisorTask {
             if let Some(outcome) = executor.outcome.take() {
                 break outcome;
             }
-            let probe_at = probe.as_ref().map(|probe| probe.next);
-            let deadlines = [executor.supervisor.timers.next(), probe_at, executor.releaser.check_at];
+            let deadlines = [executor.supervisor.timers.next(), executor.releaser.check_at];
             let next = deadlines.into_iter().flatten().min();
             if let Some(next) = next.filter(|next| *next != timer.deadline()) {
                 timer.as_mut().reset(next);
@@ -104,19 +104,17 @@ impl SupervisorTask {
             let now = executor.on_messages(batch.drain(..));
             executor.check_work();
             executor.check_releases(now);
-            if let Some(lag) = probe.as_mut().and_then(|probe| probe.measure(now)) {
-                executor.warn_of_lag(lag);
-            }
         };
         if let Some(probes) = probes {
             probes.abort();
             // The port is free once the task is gone.
             let _ = probes.await;
         }
+        drop(watch);
         let exit_code = executor.report_end(outcome);
         executor.tear_down(inbox);
         // On the server's runtime, the supervisor's task keeps nothing alive, and cannot act once the runtime is stuck.
-        if probe.is_some() {
+        if has_own_thread {
             tokio::join!(signals::exit_on_further_signal(signals), signals::exit_after(exit_within, exit_code));
         }
     }

@@ -1,7 +1,7 @@
 //! [`Executor`], which executes the decisions of a supervisor.
 
 use std::mem;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::broadcast;
@@ -19,7 +19,6 @@ use super::work_drain::WorkDrain;
 use crate::background::control::{GenerationEvent, GenerationHandle, HostOutcome, HostShared, SupervisorMessage};
 use crate::background::error::HostError;
 use crate::background::generation::ServiceRunner;
-use crate::background::placement::Placement;
 use crate::background::status::{CleanUp, ExitKind, HostEvent, HostPhase, ShutdownReport, Trigger};
 use crate::background::trace;
 use crate::panic::{catch, discard};
@@ -35,7 +34,6 @@ pub(super) struct Executor {
     /// The current or last generation of each service.
     pub(super) generations: Vec<Option<Arc<GenerationHandle>>>,
     /// Generations that have left a thread behind, which owns the handle and the permit in it.
-    pub(super) left_behind: Vec<Weak<GenerationHandle>>,
     pub(super) shared: Arc<HostShared>,
     pub(super) events: broadcast::Sender<HostEvent>,
     pub(super) work: WorkDrain,
@@ -223,7 +221,6 @@ impl Executor {
     fn leave_permit(&mut self, id: u32) {
         drop(self.guard_tasks[id as usize].take());
         if let Some(handle) = self.generations[id as usize].take() {
-            self.left_behind.push(Arc::downgrade(&handle));
             discard(handle);
         }
     }
@@ -291,17 +288,6 @@ impl Executor {
         self.generations.drain(..).for_each(discard);
         discard(self);
         discard(inbox);
-    }
-
-    pub(super) fn warn_of_lag(&self, lag: Duration) {
-        // A service on a thread of its own blocks no other service.
-        let blocks = |handle: &&Arc<GenerationHandle>| {
-            handle.is_in_poll() && self.supervisor.slot(handle.id).options.placement == Placement::Shared
-        };
-        let left_behind: Vec<_> = self.left_behind.iter().filter_map(Weak::upgrade).collect();
-        let handles = self.generations.iter().flatten().chain(&left_behind);
-        let busy: Vec<&str> = handles.filter(blocks).map(|handle| handle.name()).collect();
-        trace::runtime_lags(lag, &busy);
     }
 }
 

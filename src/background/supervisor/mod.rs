@@ -50,7 +50,6 @@ mod event_loop;
 mod executor;
 mod generation_events;
 mod guard_tasks;
-mod lag_probe;
 #[cfg(all(test, feature = "guard"))]
 mod property_tests;
 mod releaser;

@@ -52,7 +52,7 @@ pub(super) fn watch(workers: &Arc<Workers>) {
         return WATCH.added.notify_one();
     }
     drop(state);
-    if thread::Builder::new().name("onelane-watch".to_owned()).spawn(|| WATCH.run()).is_err() {
+    if thread::Builder::new().name("onelane-pools".to_owned()).spawn(|| WATCH.run()).is_err() {
         WATCH.give_up();
     }
 }

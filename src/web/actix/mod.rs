@@ -76,6 +76,8 @@ mod response;
 mod serve;
 #[cfg(feature = "offload")]
 mod trace;
+#[cfg(feature = "watch")]
+mod watch;
 #[cfg(feature = "actix-ws")]
 mod websocket;
 mod worker;
@@ -99,5 +101,7 @@ pub use self::process_handler::{ProcessHandlerFuture, process_handler};
 pub use self::serve::{
     Drain, Serve, ServedApp, ServedBody, ServedFactory, ServedFuture, ServedHttpServer, Server, serve,
 };
+#[cfg(feature = "watch")]
+pub use self::watch::{WatchMiddleware, WatchService};
 #[cfg(feature = "actix-ws")]
 pub use self::websocket::{DrainingSocket, websocket};

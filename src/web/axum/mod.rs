@@ -63,6 +63,8 @@ mod process_handler;
 mod response;
 #[cfg(all(feature = "background", unix))]
 mod serve;
+#[cfg(feature = "watch")]
+mod watch;
 #[cfg(feature = "ws")]
 mod websocket;
 
@@ -82,5 +84,7 @@ pub use self::probes::probes;
 pub use self::process_handler::process_handler;
 #[cfg(all(feature = "background", unix))]
 pub use self::serve::{Serve, ServedListener, Server, WatchedIo, serve};
+#[cfg(feature = "watch")]
+pub use self::watch::{WatchLayer, WatchService};
 #[cfg(feature = "ws")]
 pub use self::websocket::{DrainingSocket, websocket};

@@ -1,5 +1,6 @@
 //! The execution of background tasks.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use crate::caller_trace::CallerTrace;
 #[cfg(feature = "offload")]
 use crate::offload::BlockingPool;
 use crate::panic::{Panic, catch_work, discard};
+use crate::watch::{Label, watch};
 
 /// The tasks of a runner. If the runtime drops the runner, they are counted as lost.
 struct Runner {
@@ -49,7 +51,12 @@ pub(super) async fn run_lists(queue: Arc<TaskQueue>, first: VecDeque<QueuedTask>
 
 async fn run(task: BackgroundTask) {
     let BackgroundTask { name, work, timeout: limit, trace: caller, .. } = task;
-    let execution = execute(work, &caller);
+    // Labels are never freed, and the text of an owned name may come from a request.
+    let label = match &name {
+        Cow::Borrowed(name) => Label::from(*name),
+        Cow::Owned(_) => Label::from("background task"),
+    };
+    let execution = watch(label, execute(work, &caller));
     let result = match limit {
         None => execution.await,
         Some(limit) => timeout(limit, execution).await.unwrap_or(Err(TaskFailure::TimedOut(limit))),

@@ -62,6 +62,9 @@ pub(super) enum Work {
 
 impl BackgroundTask {
     /// Creates a task from a future. Logs, reports and [`detached::running`](crate::detached::running) show the name.
+    ///
+    /// A [`Watch`](crate::watch::Watch) that reports a worker as blocked by the task names the task. If the name is a
+    /// `String`, the report has the label `background task` instead.
     pub fn new<F>(name: impl Into<Cow<'static, str>>, future: F) -> Self
     where
         F: Future<Output: TaskOutput> + Send + 'static,

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | to guard axum routes | [`web::axum::GuardLayer`](crate::web::axum::GuardLayer), which is built on this module |
 //! | to guard any other tower service | [`GuardLayer`] |
+//! | reports of a blocked worker to name the service | [`WatchLayer`] |
 //! | at most `n` requests at once and nothing else | [`GuardLayer`], or `tower::limit::GlobalConcurrencyLimitLayer` |
 //!
 //! A request passes through the files of this folder in this order: `layer` → `service` → `future`, then `waiting` and
@@ -18,6 +19,8 @@ mod layer;
 mod read_ahead;
 mod service;
 mod waiting;
+#[cfg(feature = "watch")]
+mod watch;
 
 pub use self::bodies::{AnyBody, GuardBody, GuardRequestBody};
 #[cfg(feature = "axum")]
@@ -32,6 +35,8 @@ pub use self::layer::{GuardLayer, GuardLayerFor};
 #[cfg(feature = "axum")]
 pub(super) use self::read_ahead::ReplayBody;
 pub use self::service::GuardService;
+#[cfg(feature = "watch")]
+pub use self::watch::{WatchLayer, WatchService};
 // axum's services implement tower's traits, which only this folder names.
-#[cfg(all(feature = "axum", unix))]
+#[cfg(all(feature = "axum", any(feature = "watch", unix)))]
 pub(super) use {tower_layer::Layer, tower_service::Service};

@@ -9,6 +9,7 @@ pub mod counting;
 pub mod events;
 pub mod gate;
 pub mod http;
+pub mod inbox;
 pub mod polling;
 pub mod postgres;
 pub mod process;

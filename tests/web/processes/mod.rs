@@ -12,7 +12,7 @@ mod disconnects;
 mod layers;
 mod refusals;
 mod responses;
-mod work;
+pub(crate) mod work;
 
 use onelane::ProcessPool;
 use onelane::offload::process::ProcessPoolBuilder;

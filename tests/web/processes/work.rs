@@ -14,10 +14,10 @@ use rustix::process::{Signal, getpid, kill_process};
 use support::client::PATIENCE;
 
 /// A gate in the file system, which workers can see. A worker notes that it waits, until the test opens the gate.
-pub(super) struct FileGate(PathBuf);
+pub(crate) struct FileGate(PathBuf);
 
 impl FileGate {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("onelane-gate-{}-{number}", id()));
@@ -26,7 +26,7 @@ impl FileGate {
     }
 
     /// Returns the path and query of a request that waits at this gate.
-    pub(super) fn at(&self, path: &str) -> String {
+    pub(crate) fn at(&self, path: &str) -> String {
         format!("{path}?gate={}", self.0.display())
     }
 
@@ -36,12 +36,12 @@ impl FileGate {
     }
 
     /// Returns the workers that have reached the gate.
-    pub(super) fn started(&self) -> Vec<u32> {
+    pub(crate) fn started(&self) -> Vec<u32> {
         let pids = fs::read_to_string(self.0.join("pids")).unwrap_or_default();
         pids.lines().map(|pid| pid.parse().unwrap()).collect()
     }
 
-    pub(super) fn open(&self) {
+    pub(crate) fn open(&self) {
         fs::write(self.0.join("open"), "").unwrap();
     }
 }
@@ -54,7 +54,7 @@ impl Drop for FileGate {
 }
 
 /// Waits at the gate that the query names.
-pub(super) fn wait_at_gate(query: &HashMap<String, String>) -> String {
+pub(crate) fn wait_at_gate(query: &HashMap<String, String>) -> String {
     let folder = PathBuf::from(&query["gate"]);
     let mut pids = OpenOptions::new().create(true).append(true).open(folder.join("pids")).unwrap();
     writeln!(pids, "{}", id()).unwrap();

@@ -42,8 +42,8 @@ pub type ServedHttpServer<A, S, B> = HttpServer<A, ServedFactory<S, B>, ServedFa
 pub(crate) struct ServedConnection(pub(crate) OpenConnection);
 
 impl Drain {
-    pub(super) fn new(connections: Arc<Connections>) -> Self {
-        Self { connections, workers: Workers::new(), has_warned: Arc::default() }
+    pub(super) fn new(host: HostHandle, connections: Arc<Connections>) -> Self {
+        Self { connections, workers: Workers::new(host), has_warned: Arc::default() }
     }
 
     /// Creates an `HttpServer` for an app, as `HttpServer::new` does. Set its options and bind its addresses as usual.

@@ -185,7 +185,7 @@ where
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let connections = Connections::new(self.config.task_start(TaskStart::BodyEnd), Handle::current());
-            let drain = Drain::new(Arc::clone(&connections));
+            let drain = Drain::new(self.host.clone(), Arc::clone(&connections));
             let server = (self.build)(drain.clone())?.disable_signals().shutdown_timeout(NO_TIMEOUT).run();
             let handle = server.handle();
             let mut server = pin!(server);

@@ -4,9 +4,11 @@ use std::sync::{Arc, Mutex};
 
 use actix_web::rt;
 use slab::Slab;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::yield_now;
 
+use crate::background::HostHandle;
 use crate::debug::impl_debug;
 use crate::sync::lock;
 use crate::web::serve::Connections;
@@ -16,6 +18,7 @@ use crate::web::serve::Connections;
 /// An accepted connection waits in the channel of a worker, and is dropped if the server stops before the worker takes
 /// it. The drain therefore lets each worker take a turn before it stops the server.
 pub(super) struct Workers {
+    host: HostHandle,
     round: watch::Sender<u64>,
     /// The last round that each worker has seen.
     seen: Mutex<Slab<u64>>,
@@ -28,12 +31,13 @@ struct Worker {
 }
 
 impl Workers {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { round: watch::Sender::new(0), seen: Mutex::default() })
+    pub(super) fn new(host: HostHandle) -> Arc<Self> {
+        Arc::new(Self { host, round: watch::Sender::new(0), seen: Mutex::default() })
     }
 
     /// Adds the worker of this thread.
     pub(super) fn add(self: &Arc<Self>) {
+        self.host.watch_runtime(&Handle::current());
         let mut rounds = self.round.subscribe();
         let id = lock(&self.seen).insert(*rounds.borrow_and_update());
         let worker = Worker { workers: Arc::clone(self), id };

@@ -1,0 +1,138 @@
+//! [`WatchMiddleware`], which watches the workers of a server and gives requests the label of their route.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::future::{Ready, ready};
+use std::task::{Context, Poll};
+
+use actix_web::Error;
+use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
+use tokio::runtime::Handle;
+
+use crate::debug::impl_debug;
+use crate::watch::{Label, Watch, Watched, watch};
+use crate::web::route_labels::{route_label, standard_method};
+
+/// The number of paths whose labels a worker remembers.
+const MAX_PATHS: usize = 1_024;
+/// The length of the longest path that is remembered. It bounds the memory that clients can occupy.
+const MAX_PATH: usize = 256;
+
+/// Watches the workers of an actix-web server, and gives requests the label of their route, such as `GET /users/{id}`: a
+/// [`Watch`] that reports a worker as blocked names the route whose handler, extractor or inner middleware runs on it.
+///
+/// Wrap the app, a scope or a resource. Wrap it before guard and flight middlewares, which are then outside: a handler
+/// that continues without its client, and a run that several clients share, keep their label.
+///
+/// Each worker has a runtime of its own, which the middleware [adds](Watch::add) to the watch when the worker starts. A
+/// server that [`serve`](super::serve()) runs should use one watch: pass it to
+/// [`ServiceHostBuilder::watch`](crate::background::ServiceHostBuilder::watch), too.
+///
+/// The call of the service and each poll of its future have the label. What the handler does elsewhere does not: in tasks
+/// that it spawns, and while the body of its response is sent. A request that waits blocks nothing and is not reported.
+///
+/// # Labels
+///
+/// The pattern is that of [`match_pattern`](ServiceRequest::match_pattern). A request that matches no resource has the
+/// label `unmatched`, and the method of a request is `OTHER` if HTTP does not define it. So clients can't create labels.
+///
+/// # Examples
+///
+/// ```no_run
+/// use actix_web::{App, HttpServer, web};
+/// use onelane::watch::Watch;
+/// use onelane::web::actix::WatchMiddleware;
+///
+/// #[actix_web::main]
+/// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let watch = Watch::builder().build()?;
+///     let app = move || {
+///         let handler = || async { "reported as `GET /users/{id}` if this blocks" };
+///         App::new().wrap(WatchMiddleware::new(&watch)).route("/users/{id}", web::get().to(handler))
+///     };
+///     HttpServer::new(app).bind("127.0.0.1:3000")?.run().await?;
+///     Ok(())
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct WatchMiddleware {
+    watch: Watch,
+}
+
+impl WatchMiddleware {
+    /// Creates a middleware for a watch, which it keeps running.
+    #[must_use]
+    pub fn new(watch: &Watch) -> Self {
+        Self { watch: watch.clone() }
+    }
+}
+
+impl<S, B> Transform<S, ServiceRequest> for WatchMiddleware
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
+{
+    type Response = ServiceResponse<B>;
+    type Error = Error;
+    type Transform = WatchService<S>;
+    type InitError = ();
+    type Future = Ready<Result<Self::Transform, ()>>;
+
+    /// Called on each worker.
+    fn new_transform(&self, inner: S) -> Self::Future {
+        if let Ok(runtime) = Handle::try_current() {
+            self.watch.add(&runtime);
+        }
+        ready(Ok(WatchService { inner, labels: RefCell::default() }))
+    }
+}
+
+/// The labels of a path by method.
+type LabelsOfPath = Vec<(&'static str, Label)>;
+
+/// A service whose requests have the label of their route. Created by [`WatchMiddleware`].
+pub struct WatchService<S> {
+    inner: S,
+    /// Before the request reaches its resource, actix-web finds the pattern by matching
+    /// the path against the patterns of the app one by one.
+    labels: RefCell<HashMap<Box<str>, LabelsOfPath>>,
+}
+
+impl<S> WatchService<S> {
+    fn label(&self, request: &ServiceRequest) -> Label {
+        let (method, path) = (standard_method(request.method().as_str()), request.path());
+        let mut labels = self.labels.borrow_mut();
+        let known = labels.get(path).and_then(|known| known.iter().find(|(known, _)| *known == method));
+        if let Some((_, label)) = known {
+            return *label;
+        }
+        let label = route_label(method, request.match_pattern().as_deref());
+        if path.len() <= MAX_PATH {
+            if labels.len() >= MAX_PATHS {
+                labels.clear();
+            }
+            labels.entry(path.into()).or_default().push((method, label));
+        }
+        label
+    }
+}
+
+impl<S, B> Service<ServiceRequest> for WatchService<S>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
+{
+    type Response = ServiceResponse<B>;
+    type Error = Error;
+    type Future = Watched<S::Future>;
+
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&self, request: ServiceRequest) -> Self::Future {
+        let label = self.label(&request);
+        let _in_poll = label.enter();
+        watch(label, self.inner.call(request))
+    }
+}
+
+impl_debug!([S] WatchService<S> |this| { paths: this.labels.borrow().len(), .. });
