@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::panic::{catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -129,9 +129,14 @@ fn calls_of_the_system_survive_the_interruption() {
 #[test]
 fn two_watches_that_capture_at_once_do_so_one_after_the_other() {
     let workers = [0, 1].map(|_| Busy::new(|| drop(std::hint::black_box(vec![0_u8; 64]))));
+    let capture = Capture::install().unwrap();
+    let both = Barrier::new(2);
     thread::scope(|scope| {
         for worker in &workers {
-            scope.spawn(|| capture_many(&Capture::install().unwrap(), &[worker], 500));
+            scope.spawn(|| {
+                both.wait();
+                capture_many(&capture, &[worker], 1_000);
+            });
         }
     });
 }
