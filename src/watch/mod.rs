@@ -8,6 +8,7 @@
 //! | to know which worker is blocked | [`Watch`] |
 //! | the report to name the route | the layers [`web::tower::WatchLayer`], [`web::axum::WatchLayer`], [`WatchMiddleware`] |
 //! | the report to name a task | [`watch()`] |
+//! | the report to name the function and the line | [`WatchBuilder::capture_stacks`] |
 //! | a test that fails if a future blocks | [`assert_never_blocks`] |
 //!
 //! [`web::tower::WatchLayer`]: crate::web::tower::WatchLayer

@@ -24,7 +24,7 @@ pub enum Report {
 /// A worker that is blocked: it has not returned to its scheduler for at least the threshold of the watch.
 ///
 /// The `Display` text is one line, without the stack: ``worker 1 (tokio-rt-worker) blocked for 112ms by `GET /report` at
-/// app::report (src/main.rs:7): use run_blocking for a call that sleeps``.
+/// app::report (src/main.rs:7): it sleeps: use tokio::time::sleep``.
 #[derive(Clone)]
 pub struct Blocked(Arc<BlockedParts>);
 

@@ -313,7 +313,7 @@ fn nanos_since_epoch(at: Instant) -> u64 {
 }
 
 impl ThreadName {
-    fn current() -> Self {
+    pub(super) fn current() -> Self {
         Self {
             name: std::thread::current().name().map(str::to_owned),
             #[cfg(all(feature = "backtrace", target_os = "linux"))]

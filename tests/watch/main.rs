@@ -8,5 +8,7 @@ mod labels;
 mod reports;
 mod silence;
 mod slow_polls;
+#[cfg(target_os = "linux")]
+mod stacks;
 mod tests_of_users;
 mod together;
