@@ -84,7 +84,8 @@ impl Blocked {
     }
 
     /// Returns the name of the worker's thread. Returns `None` if the thread has no name, or if the watch does not know
-    /// the thread: see [`register_thread`](super::register_thread).
+    /// the thread: see [`register_thread`](super::register_thread). Without a label, it may be the thread that gave the
+    /// worker away with `block_in_place` a moment before.
     #[must_use]
     pub fn thread(&self) -> Option<&str> {
         self.0.thread.as_deref()
