@@ -10,9 +10,9 @@ use support::runtimes::multi_thread;
 use support::waiting::{Gate, spin_until};
 use tokio::task::block_in_place;
 
-use crate::inbox::Inbox;
+use crate::inbox::{Inbox, THRESHOLD};
 
-const BLOCK: Duration = Duration::from_millis(200);
+const BLOCK: Duration = Duration::from_millis(300);
 
 #[test]
 fn innermost_label_is_reported_and_the_outer_one_afterwards() {
@@ -63,7 +63,8 @@ fn worker_that_was_handed_over_is_reported_with_the_label_of_its_new_thread() {
     runtime.spawn(async {});
     sleep(BLOCK);
     runtime.spawn(watch("blocks", async move { wait.block() }));
-    assert_eq!(inbox.wait_for(1)[0].label(), Some("blocks"));
+    inbox.wait_for_label("blocks");
+    assert!(inbox.blocked().iter().all(|(_, blocked)| blocked.label() != Some("in place")), "{:?}", inbox.all());
 }
 
 /// The watch can't know which of the two threads is the worker, so it names neither.
@@ -84,7 +85,7 @@ fn worker_that_is_handed_over_and_blocked_at_once_is_reported_without_a_wrong_la
 fn stack_of_a_thread_that_gave_its_worker_away_is_not_reported() {
     let builder = tokio::runtime::Builder::new_multi_thread().worker_threads(1).on_thread_park(register_thread).build();
     let (inbox, runtime, gate) = (Inbox::default(), builder.unwrap(), Gate::default());
-    let builder = inbox.builder().threshold(Duration::from_millis(50)).capture_stacks();
+    let builder = inbox.builder().threshold(THRESHOLD).capture_stacks();
     let _watch = builder.start(runtime.handle()).unwrap();
     // The debug information has been read, and the worker has parked.
     sleep(BLOCK * 5);

@@ -17,7 +17,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::inbox::Inbox;
 
-const BLOCK: Duration = Duration::from_millis(200);
+const BLOCK: Duration = Duration::from_millis(300);
 
 /// Collects the events of one task, each with its span.
 #[derive(Clone, Default)]

@@ -8,8 +8,8 @@ use tokio::runtime::Handle;
 
 use crate::waiting::{MS, PATIENCE};
 
-/// The threshold of most tests.
-pub const THRESHOLD: Duration = Duration::from_millis(50);
+/// The threshold of most tests, above the time for which a busy machine leaves a thread waiting for a processor.
+pub const THRESHOLD: Duration = Duration::from_millis(100);
 
 /// The reports that a watch has made, with the time of each.
 #[derive(Clone, Debug, Default)]
@@ -46,6 +46,14 @@ impl Inbox {
     pub fn recovered(&self) -> Vec<Recovered> {
         let recovered = |report| if let Report::Recovered(recovered) = report { Some(recovered) } else { None };
         self.all().into_iter().filter_map(recovered).collect()
+    }
+
+    /// Waits on this thread until a block with the label has been reported. A busy machine may let a thread wait for a
+    /// processor, which is reported, too.
+    pub fn wait_for_label(&self, label: &str) -> Blocked {
+        let find = || self.blocked().into_iter().map(|(_, blocked)| blocked).find(|it| it.label() == Some(label));
+        self.wait_until(|| find().is_some());
+        find().unwrap()
     }
 
     /// Waits on this thread until that many blocks have been reported.
