@@ -1,6 +1,6 @@
 //! [`WatchLayer`], which gives requests the label of their route in the reports of watches.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::task::{Context, Poll};
 
 use axum::extract::{MatchedPath, Request};
@@ -70,16 +70,31 @@ pub struct WatchService<S> {
     inner: S,
 }
 
+/// A label with its text.
+type Recent = Option<(Label, &'static str)>;
+
 thread_local! {
+    /// The labels of recent requests. Almost every request finds its label here, without a hash.
+    static RECENT: [Cell<Recent>; 16] = const { [const { Cell::new(None) }; 16] };
     /// The labels by pattern. axum may call `layer` for each connection, or even for each request, so a service lives too
     /// short to remember them.
     static LABELS: RefCell<RouteLabels> = RefCell::default();
 }
 
-fn label_of<B>(request: &Request<B>) -> Label {
-    let pattern = request.extensions().get().map(MatchedPath::as_str);
-    LABELS.with_borrow_mut(|labels| {
-        labels.find(request.method().as_str(), pattern.unwrap_or_default(), || pattern.map(str::to_owned))
+fn label_of(method: &str, pattern: Option<&str>) -> Label {
+    let key = pattern.unwrap_or_default();
+    RECENT.with(|recent| {
+        let recent = &recent[(method.len() + key.len()) % recent.len()];
+        // A method has no space and a pattern begins with a slash, so no other request has this text.
+        let is_label =
+            |text: &str| text.len() == method.len() + 1 + key.len() && text.starts_with(method) && text.ends_with(key);
+        if let Some((label, _)) = recent.get().filter(|(_, text)| is_label(text)) {
+            return label;
+        }
+        let find = |labels: &mut RouteLabels| labels.find(method, key, || pattern.map(str::to_owned));
+        let label = LABELS.with_borrow_mut(find);
+        recent.set(Some((label, label.as_str())));
+        label
     })
 }
 
@@ -93,7 +108,8 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for WatchService<S> {
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let label = label_of(&request);
+        let pattern = request.extensions().get().map(MatchedPath::as_str);
+        let label = label_of(request.method().as_str(), pattern);
         let _in_poll = label.enter();
         watch(label, self.inner.call(request))
     }
