@@ -64,6 +64,7 @@
 //! | `offload` | [`offload`]: pools for blocking work, streams from blocking iterators, the capacity limiter |
 //! | `background` | [`background`]: services that start before the server and stop after it (implies `watch`) |
 //! | `watch` | [`watch`]: reports of workers that are blocked |
+//! | `backtrace` | [stacks](watch::WatchBuilder::capture_stacks) in these reports (Linux with glibc; implies `watch`) |
 //! | `cpu` | [`run_cpu`] and [`CpuPool`]: computations on threads of their own (implies `offload`) |
 //! | `process` | [`ProcessPool`]: computations in other processes, which may crash (Linux; implies `cpu`) |
 //! | `process-constructor` | with `process`: workers need no call of [`worker_guard`](offload::process::worker_guard) |

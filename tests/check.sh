@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 export CARGO_TERM_COLOR=never
-features=(guard host offload background cpu process process,process-constructor landlock serde cron probe-listener tower axum ws actix-web actix-ws redis tokio-postgres)
+features=(guard host offload background watch backtrace cpu process process,process-constructor landlock serde cron probe-listener tower axum ws actix-web actix-ws redis tokio-postgres)
 pairs=(
     guard,offload guard,background offload,background axum,background axum,offload axum,watch actix-web,background
     actix-web,offload actix-web,watch

@@ -2,18 +2,20 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::runtime::{Handle, Id};
+use tokio::runtime::{Handle, Id, RuntimeMetrics};
 
 use super::lag_probe::LagProbe;
 use super::report::{Blocked, Recovered, Report};
-use super::slot::{SlotView, slots_of};
+use super::slot::{SlotView, SlowMark, slots_of};
 use super::stack::Capture;
-use super::worker_state::{Change, Reading, WorkerState};
+use super::worker_state::{Change, Counters, Reading, WorkerState};
+use super::worker_threads::WorkerThreads;
 
 /// A runtime with what the watch knows of its workers.
 #[derive(Debug)]
 pub(super) struct WatchedRuntime {
     handle: Handle,
+    metrics: RuntimeMetrics,
     workers: Vec<Worker>,
     probe: LagProbe,
 }
@@ -21,8 +23,11 @@ pub(super) struct WatchedRuntime {
 #[derive(Debug)]
 struct Worker {
     state: WorkerState,
+    threads: WorkerThreads,
     /// The last report, while the worker is blocked.
     report: Option<Blocked>,
+    /// The mark of the poll in that report.
+    mark: Option<SlowMark>,
 }
 
 /// The time of a sample.
@@ -38,10 +43,14 @@ pub(super) struct Sample<'a> {
 
 impl WatchedRuntime {
     pub(super) fn new(handle: Handle, now: Instant, threshold: Duration) -> Self {
-        let mut runtime = Self { handle, workers: Vec::new(), probe: LagProbe::new(now) };
-        let workers = 0..runtime.handle.metrics().num_workers();
-        let state = |worker| WorkerState::new(now, runtime.read(worker, None), threshold);
-        runtime.workers = workers.map(|worker| Worker { state: state(worker), report: None }).collect();
+        let metrics = handle.metrics();
+        let workers = 0..metrics.num_workers();
+        let mut runtime = Self { handle, metrics, workers: Vec::new(), probe: LagProbe::new(now) };
+        let worker = |index| {
+            let state = WorkerState::new(now, Reading { counters: runtime.read(index), tasks: None }, threshold);
+            Worker { state, threads: WorkerThreads::default(), report: None, mark: None }
+        };
+        runtime.workers = workers.map(worker).collect();
         // Makes the threads known that run at this moment.
         runtime.probe.measure(&runtime.handle, false, now);
         runtime
@@ -62,12 +71,16 @@ impl WatchedRuntime {
 
     /// Reads all workers, and passes what has changed to `report`. Returns `false` if the runtime has shut down.
     pub(super) fn sample(&mut self, sample: Sample<'_>, mut report: impl FnMut(Report)) -> bool {
-        let metrics = self.handle.metrics();
         let mut workers = 0..self.workers.len();
-        let is_idle = workers.clone().all(|worker| metrics.worker_park_unpark_count(worker) % 2 == 1);
-        let slots = if is_idle { Vec::new() } else { slots_of(self.id()) };
-        let is_alive = workers.all(|index| self.sample_worker(index, slot_of(index, &slots), sample, &mut report));
+        let is_idle = workers.clone().all(|worker| self.metrics.worker_park_unpark_count(worker) % 2 == 1);
+        let slots = slots_of(self.id());
         self.probe.measure(&self.handle, is_idle, sample.now);
+        // The workers of a runtime that has shut down no longer change either.
+        let is_alive =
+            !self.probe.is_dropped() && workers.all(|index| self.sample_worker(index, &slots, sample, &mut report));
+        if !is_alive {
+            self.workers.iter_mut().filter_map(|worker| worker.recover(sample.now)).for_each(report);
+        }
         is_alive
     }
 
@@ -75,29 +88,28 @@ impl WatchedRuntime {
     fn sample_worker(
         &mut self,
         index: usize,
-        slot: Option<&SlotView>,
+        slots: &[SlotView],
         sample: Sample<'_>,
         report: &mut impl FnMut(Report),
     ) -> bool {
         let Sample { now, seen, threshold, capture } = sample;
-        let reading = self.read(index, slot.map(|slot| slot.poll.number()));
+        let counters = self.read(index);
         let worker = &mut self.workers[index];
+        let has_progressed = counters != worker.state.counters();
+        let slot = worker.threads.current(slots.iter().filter(|slot| slot.worker == Some(index)), has_progressed);
+        let reading = Reading { counters, tasks: slot.map(|slot| slot.tasks) };
         match worker.state.observe(now, seen, reading, threshold) {
             None => {}
-            Some(Change::Recovered) => {
-                let last = worker.report.take();
-                report(Report::Recovered(Recovered::new(last.expect("a worker that recovers was reported"), now)));
-            }
-            // The workers of a runtime that has shut down no longer change either.
+            Some(Change::Recovered) => worker.recover(now).into_iter().for_each(report),
             Some(Change::Blocked { .. })
                 if worker.report.is_none() && self.probe.is_runtime_gone(&self.handle, now) =>
             {
                 return false;
             }
             Some(Change::Blocked { since }) => {
-                let mut blocked = Blocked::new(index, since, now);
+                let mut blocked = Blocked::new(self.handle.id(), index, since, now);
                 if let Some(slot) = slot {
-                    slot.mark_slow(since);
+                    worker.mark = slot.mark_slow(since);
                     blocked = blocked.with_thread(slot, capture);
                 }
                 if let Some(last) = &worker.report {
@@ -110,21 +122,19 @@ impl WatchedRuntime {
         true
     }
 
-    fn read(&self, worker: usize, poll: Option<u32>) -> Reading {
-        let metrics = self.handle.metrics();
-        Reading {
-            park_unpark_count: metrics.worker_park_unpark_count(worker),
-            busy: metrics.worker_total_busy_duration(worker),
-            poll,
+    fn read(&self, worker: usize) -> Counters {
+        Counters {
+            park_unpark: self.metrics.worker_park_unpark_count(worker),
+            busy: self.metrics.worker_total_busy_duration(worker),
         }
     }
 }
 
-/// Returns the slot of a worker's thread, if it is known.
-///
-/// A thread that gave its worker away with `block_in_place` still has that worker's index, until the thread polls again.
-/// The thread that took the worker over is the one in a poll.
-fn slot_of(worker: usize, slots: &[SlotView]) -> Option<&SlotView> {
-    let of_worker = || slots.iter().filter(|slot| slot.worker == Some(worker));
-    of_worker().find(|slot| slot.poll.label().is_some()).or_else(|| of_worker().next())
+impl Worker {
+    /// Returns the report that the worker has recovered, if it was reported as blocked.
+    fn recover(&mut self, now: Instant) -> Option<Report> {
+        let last = self.report.take()?;
+        let is_logged = self.mark.take().is_some_and(|mark| !mark.withdraw());
+        Some(Report::Recovered(Recovered::new(last, now, is_logged)))
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Id};
 
 use super::report::{Blocked, Report};
 use super::stack::Capture;
@@ -32,8 +32,8 @@ pub(super) struct Shared {
     pub(super) is_stopped: AtomicBool,
     /// The greatest lag of the runtimes, in nanoseconds.
     lag: AtomicU64,
-    /// The runtimes that the thread has not taken over yet.
-    added: Mutex<Vec<Handle>>,
+    /// The runtimes that are watched, or that the thread will watch from its next sample on.
+    runtimes: Mutex<Vec<Handle>>,
     seen: Mutex<Seen>,
 }
 
@@ -47,9 +47,11 @@ struct Seen {
 }
 
 impl Settings {
-    /// Returns the interval between samples.
+    /// Returns the interval between samples. The threshold is a multiple of it, so that no report waits for a sample
+    /// that comes long after the threshold.
     pub(super) fn interval(&self) -> Duration {
-        (self.threshold / 5).min(MAX_INTERVAL)
+        let samples = self.threshold.as_nanos().div_ceil(MAX_INTERVAL.as_nanos()).max(5);
+        self.threshold / u32::try_from(samples).unwrap_or(u32::MAX)
     }
 }
 
@@ -59,17 +61,34 @@ impl Shared {
             settings,
             is_stopped: AtomicBool::new(false),
             lag: AtomicU64::new(0),
-            added: Mutex::default(),
+            runtimes: Mutex::default(),
             seen: Mutex::default(),
         }
     }
 
-    pub(super) fn add(&self, runtime: Handle) {
-        self.added.lock().unwrap_or_else(PoisonError::into_inner).push(runtime);
+    pub(super) fn add(&self, runtime: &Handle) {
+        let mut runtimes = self.runtimes();
+        if runtimes.iter().all(|known| known.id() != runtime.id()) {
+            runtimes.push(runtime.clone());
+        }
     }
 
-    pub(super) fn take_added(&self) -> Vec<Handle> {
-        std::mem::take(&mut *self.added.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Removes a runtime that has shut down.
+    pub(super) fn remove(&self, runtime: Id) {
+        self.runtimes().retain(|known| known.id() != runtime);
+    }
+
+    pub(super) fn watches(&self, runtime: Id) -> bool {
+        self.runtimes().iter().any(|known| known.id() == runtime)
+    }
+
+    /// Returns the runtimes after the first `count`. New runtimes are added at the end.
+    pub(super) fn runtimes_after(&self, count: usize) -> Vec<Handle> {
+        self.runtimes().iter().skip(count).cloned().collect()
+    }
+
+    fn runtimes(&self) -> MutexGuard<'_, Vec<Handle>> {
+        self.runtimes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// It orders nothing, so `Relaxed` suffices.

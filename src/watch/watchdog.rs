@@ -1,7 +1,7 @@
 //! [`Watch`], and its thread, which samples the workers of runtimes.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use super::error::WatchError;
 use super::report::{Blocked, Report};
 use super::runtime::{Sample, WatchedRuntime};
 use super::shared::{Settings, Shared};
+use super::slot::begin_epoch;
 use super::stats::WatchStats;
 use super::trace;
 use crate::panic::catch;
@@ -19,17 +20,18 @@ use crate::panic::catch;
 /// Reports the workers of tokio runtimes that are blocked, while they are blocked.
 ///
 /// A thread of the watch reads two counters of each worker, which tokio publishes when the worker parks or unparks, and
-/// after at most 61 polls. If a worker is active and its counters stand still for the
+/// every 61 turns. If a worker is active and its counters stand still for the
 /// [threshold](WatchBuilder::threshold), the worker is reported as an event, to the
 /// [callbacks](WatchBuilder::on_report), and in [`blocked`](Self::blocked).
 ///
-/// All clones share one watch. It ends when the last of them is dropped. It also forgets a runtime that has shut down.
+/// All clones share one watch. It ends when the last of them is dropped, so a [callback](WatchBuilder::on_report) must not
+/// own one. The watch forgets a runtime that has shut down, and then reports its blocked workers as recovered.
 ///
 /// # Precision
 ///
-/// The interval between samples is 20 ms, or a fifth of the threshold if that is less. A report comes at most one
-/// interval after the threshold has passed, unless the machine is too busy to run the thread of the watch. Time in which
-/// the whole process stands still, such as that of a suspended machine, does not count.
+/// The interval between samples is at most 20 ms, and at most a fifth of the threshold. A report comes at most one
+/// interval after the threshold has passed, unless the machine is too busy to run the thread of the watch. If the whole
+/// process stands still, as on a suspended machine, that time does not count towards the threshold.
 ///
 /// # Examples
 ///
@@ -64,6 +66,9 @@ struct Owner {
     thread: Thread,
 }
 
+/// All watches of the process.
+static WATCHES: Mutex<Vec<Weak<Owner>>> = Mutex::new(Vec::new());
+
 /// What outlives the watch: its last values stay.
 #[derive(Clone, Debug)]
 pub(crate) struct WatchView(Arc<Shared>);
@@ -81,11 +86,23 @@ impl Watch {
     }
 
     pub(super) fn start(settings: Settings) -> Result<Self, WatchError> {
+        begin_epoch();
         let shared = Arc::new(Shared::new(settings));
         let watchdog = Watchdog { shared: Arc::clone(&shared), runtimes: Vec::new(), last: Instant::now() };
         let thread = thread::Builder::new().name("onelane-watch".to_owned()).spawn(|| watchdog.run());
         let thread = thread.map_err(WatchError::NoThread)?.thread().clone();
-        Ok(Self(Arc::new(Owner { shared, thread })))
+        let owner = Arc::new(Owner { shared, thread });
+        let mut watches = WATCHES.lock().unwrap_or_else(PoisonError::into_inner);
+        watches.retain(|watch| watch.strong_count() > 0);
+        watches.push(Arc::downgrade(&owner));
+        Ok(Self(owner))
+    }
+
+    /// Returns a watch that knows the runtime.
+    pub(crate) fn of(runtime: &Handle) -> Option<Self> {
+        let watches = WATCHES.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watches = watches.iter().filter_map(Weak::upgrade);
+        watches.find(|watch| watch.shared.watches(runtime.id())).map(Self)
     }
 
     /// Watches the workers of a runtime, too. Has no effect if the watch knows the runtime.
@@ -93,7 +110,7 @@ impl Watch {
     /// A current-thread runtime whose thread is not in `block_on` can't be told from a blocked one, because nothing
     /// polls its tasks. So add only runtimes that run as long as they exist.
     pub fn add(&self, runtime: &Handle) {
-        self.0.shared.add(runtime.clone());
+        self.0.shared.add(runtime);
         self.0.thread.unpark();
     }
 
@@ -135,7 +152,7 @@ impl WatchView {
     /// Adds a runtime, as [`Watch::add`] does, if the watch has another runtime and has not ended. The thread of the watch
     /// looks for new runtimes with each sample.
     pub(crate) fn add(&self, runtime: &Handle) {
-        self.0.add(runtime.clone());
+        self.0.add(runtime);
     }
 
     pub(crate) fn lag(&self) -> Duration {
@@ -170,12 +187,9 @@ impl Watchdog {
     }
 
     fn take_added(&mut self) {
-        for handle in self.shared.take_added() {
-            if self.runtimes.iter().all(|runtime| runtime.id() != handle.id()) {
-                let threshold = self.shared.settings.threshold;
-                self.runtimes.push(WatchedRuntime::new(handle, Instant::now(), threshold));
-            }
-        }
+        let threshold = self.shared.settings.threshold;
+        let added = self.shared.runtimes_after(self.runtimes.len()).into_iter();
+        self.runtimes.extend(added.map(|handle| WatchedRuntime::new(handle, Instant::now(), threshold)));
     }
 
     fn sample(&mut self, now: Instant, seen: Duration) {
@@ -183,9 +197,16 @@ impl Watchdog {
         let Settings { threshold, capture, .. } = &shared.settings;
         let sample = Sample { now, seen, threshold: *threshold, capture: capture.as_ref() };
         let mut reports = Vec::new();
-        self.runtimes.retain_mut(|runtime| runtime.sample(sample, |report| reports.push(report)));
+        self.runtimes.retain_mut(|runtime| {
+            let is_alive = runtime.sample(sample, |report| reports.push(report));
+            if !is_alive {
+                shared.remove(runtime.id());
+            }
+            is_alive
+        });
         shared.set_lag(self.runtimes.iter().map(WatchedRuntime::lag).max().unwrap_or_default());
         if !reports.is_empty() {
+            // Before the callbacks, which may look at the watch.
             shared.set_blocked(self.runtimes.iter().flat_map(WatchedRuntime::blocked).cloned().collect());
             reports.iter().for_each(|report| shared.count(report));
             reports.iter().for_each(|report| self.report(report));

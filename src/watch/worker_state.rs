@@ -2,14 +2,20 @@
 
 use std::time::{Duration, Instant};
 
+/// What tokio publishes of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Counters {
+    /// The number of parks and unparks, so the worker is parked while it is odd.
+    pub(super) park_unpark: u64,
+    pub(super) busy: Duration,
+}
+
 /// What a watch reads of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reading {
-    /// Counts the parks and unparks, so the worker is parked while it is odd.
-    pub(super) park_unpark_count: u64,
-    pub(super) busy: Duration,
-    /// The number of the poll that the worker's thread has published. `None` while the thread is unknown.
-    pub(super) poll: Option<u32>,
+    pub(super) counters: Counters,
+    /// Changes when the worker's thread polls another task. `None` while the thread is unknown.
+    pub(super) tasks: Option<u64>,
 }
 
 /// What a watch knows of a worker.
@@ -38,6 +44,11 @@ pub(super) enum Change {
 impl WorkerState {
     pub(super) fn new(now: Instant, reading: Reading, threshold: Duration) -> Self {
         Self { last: reading, since: now, stuck_for: Duration::ZERO, report_at: threshold, is_reported: false }
+    }
+
+    /// Returns the counters of the last reading.
+    pub(super) fn counters(&self) -> Counters {
+        self.last.counters
     }
 
     /// Compares a reading with the last one. `seen` is the time since the last one, without the time in which the watch
@@ -70,13 +81,12 @@ impl WorkerState {
 impl Reading {
     /// Returns `true` if the worker has not returned to its scheduler since an earlier reading.
     ///
-    /// tokio publishes both counters when a worker parks or unparks, and after at most 61 polls (its `event_interval`).
-    /// A worker whose thread has published another poll since then makes progress between these moments.
+    /// tokio publishes both counters when a worker parks or unparks, and every 61 turns (its `event_interval`). A worker
+    /// whose thread polls another task makes progress between these moments.
     pub(super) fn is_stuck_since(self, earlier: Self) -> bool {
-        let is_active = self.park_unpark_count.is_multiple_of(2);
-        let is_same = self.park_unpark_count == earlier.park_unpark_count && self.busy == earlier.busy;
-        let has_progressed = self.poll.zip(earlier.poll).is_some_and(|(poll, earlier)| poll != earlier);
-        is_active && is_same && !has_progressed
+        let is_active = self.counters.park_unpark.is_multiple_of(2);
+        let has_progressed = self.tasks.zip(earlier.tasks).is_some_and(|(tasks, earlier)| tasks != earlier);
+        is_active && self.counters == earlier.counters && !has_progressed
     }
 }
 
@@ -86,7 +96,11 @@ mod tests {
 
     const THRESHOLD: Duration = Duration::from_millis(100);
     const TICK: Duration = Duration::from_millis(20);
-    const ACTIVE: Reading = Reading { park_unpark_count: 4, busy: Duration::from_secs(1), poll: Some(7) };
+    const ACTIVE: Reading = reading(4, 1_000);
+
+    const fn reading(park_unpark: u64, busy_millis: u64) -> Reading {
+        Reading { counters: Counters { park_unpark, busy: Duration::from_millis(busy_millis) }, tasks: Some(7) }
+    }
 
     /// Observes the readings, one a tick, and returns the tick of each change, with the tick since which
     /// the worker is blocked.
@@ -105,34 +119,32 @@ mod tests {
 
     #[test]
     fn worker_in_one_poll_is_reported_at_the_threshold_and_each_time_the_time_has_doubled() {
-        let parked = Reading { park_unpark_count: 5, ..ACTIVE };
-        let readings = [ACTIVE; 42].into_iter().chain([parked; 10]);
+        let readings = [ACTIVE; 42].into_iter().chain([reading(5, 1_000); 10]);
         let expected = [(5, Some(0)), (10, Some(0)), (20, Some(0)), (40, Some(0)), (42, None)];
         assert_eq!(changes(readings), expected);
     }
 
     #[test]
     fn worker_that_makes_progress_or_is_parked_is_not_reported() {
-        let parked = [Reading { park_unpark_count: 5, ..ACTIVE }; 50];
-        let maintains = (0..50).map(|tick| Reading { busy: TICK * tick, ..ACTIVE });
-        let parks_and_unparks = (0..50).map(|tick| Reading { park_unpark_count: tick * 2, ..ACTIVE });
-        let polls = (0..50).map(|tick| Reading { poll: Some(tick), ..ACTIVE });
+        let parked = [reading(5, 1_000); 50];
+        let maintains = (0..50).map(|tick| reading(4, tick));
+        let parks_and_unparks = (0..50).map(|tick| reading(tick * 2, 1_000));
+        let changes_tasks = (0..50).map(|tick| Reading { tasks: Some(tick), ..ACTIVE });
         assert_eq!(changes(parked), []);
         assert_eq!(changes(maintains), []);
         assert_eq!(changes(parks_and_unparks), []);
-        assert_eq!(changes(polls), []);
+        assert_eq!(changes(changes_tasks), []);
     }
 
     #[test]
     fn progress_begins_the_time_anew() {
-        let other = Reading { busy: Duration::from_secs(2), ..ACTIVE };
-        let readings = [ACTIVE; 4].into_iter().chain([other; 6]);
+        let readings = [ACTIVE; 4].into_iter().chain([reading(4, 2_000); 6]);
         assert_eq!(changes(readings), [(9, Some(4))]);
     }
 
     #[test]
-    fn poll_that_becomes_known_while_the_worker_is_stuck_is_no_progress() {
-        let unknown = Reading { poll: None, ..ACTIVE };
+    fn thread_that_becomes_known_while_the_worker_is_stuck_is_no_progress() {
+        let unknown = Reading { tasks: None, ..ACTIVE };
         assert_eq!(changes([unknown, ACTIVE, unknown, ACTIVE, ACTIVE, ACTIVE]), [(5, Some(0))]);
     }
 

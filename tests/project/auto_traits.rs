@@ -44,7 +44,8 @@ use onelane::offload::{
     OffloadErrorKind, OwnedLimiterPermit, PoolStats, Priority, Progress, RunningTask, TaskHandle,
 };
 use onelane::watch::{
-    Blocked, Label, LabelStats, NeverBlocks, Recovered, Report, Watch, WatchBuilder, WatchError, WatchStats, Watched,
+    Blocked, Frame, Hint, Label, LabelStats, NeverBlocks, Recovered, Report, Stack, Watch, WatchBuilder, WatchError,
+    WatchStats, Watched,
 };
 use onelane::web::axum::{HandshakeListener, HandshakeStream, MakeLinkedService, WatchedListener, WatchedStream};
 use onelane::web::{
@@ -292,6 +293,9 @@ fn public_types_are_send_sync_and_unpin_as_promised() {
         TimeLimit: Send Sync Unpin;
         Trigger: Send Sync Unpin;
         TriggerError: Send Sync Unpin;
+        Stack: Send Sync Unpin;
+        Frame: Send Sync Unpin;
+        Hint: Send Sync Unpin;
         Watch: Send Sync Unpin;
         WatchBuilder: Send Sync Unpin;
         WatchError: Send Sync Unpin;

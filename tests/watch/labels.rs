@@ -7,6 +7,8 @@ use std::time::Duration;
 use futures::FutureExt;
 use onelane::watch::{Label, watch};
 use support::runtimes::multi_thread;
+use support::waiting::{Gate, spin_until};
+use tokio::task::block_in_place;
 
 use crate::inbox::Inbox;
 
@@ -33,15 +35,66 @@ fn innermost_label_is_reported_and_the_outer_one_afterwards() {
 /// Many short polls in one long one are no progress of the worker.
 #[test]
 fn long_poll_that_polls_many_labelled_futures_is_reported() {
-    let (inbox, runtime) = (Inbox::default(), multi_thread(1));
+    for has_label in [true, false] {
+        let (inbox, runtime) = (Inbox::default(), multi_thread(1));
+        let _watch = inbox.watch(runtime.handle());
+        let outer = async {
+            for _ in 0..40 {
+                let _ = watch("part", async { sleep(Duration::from_millis(10)) }).now_or_never();
+            }
+        };
+        let task = if has_label { runtime.spawn(watch("outer", outer)) } else { runtime.spawn(outer) };
+        runtime.block_on(task).unwrap();
+        let recovered = inbox.wait_for_recovered(1);
+        assert!(recovered[0].total() > Duration::from_millis(300), "{recovered:?}");
+    }
+}
+
+/// The thread in `block_in_place` has given its worker away. The thread that took it over is the one to name.
+#[test]
+fn worker_that_was_handed_over_is_reported_with_the_label_of_its_new_thread() {
+    let (inbox, runtime, gate) = (Inbox::default(), multi_thread(1), Gate::default());
     let _watch = inbox.watch(runtime.handle());
-    let outer = async {
-        for _ in 0..40 {
-            let _ = watch("part", async { sleep(Duration::from_millis(10)) }).now_or_never();
+    let (in_place, wait) = (gate.wait(), gate.wait());
+    runtime.spawn(watch("in place", async move { block_in_place(|| in_place.block()) }));
+    spin_until(|| gate.inside() == 1);
+    // The watch has seen the poll, and then the worker without it.
+    sleep(BLOCK);
+    runtime.spawn(async {});
+    sleep(BLOCK);
+    runtime.spawn(watch("blocks", async move { wait.block() }));
+    assert_eq!(inbox.wait_for(1)[0].label(), Some("blocks"));
+}
+
+/// The watch can't know which of the two threads is the worker, so it names neither.
+#[test]
+fn worker_that_is_handed_over_and_blocked_at_once_is_reported_without_a_wrong_label() {
+    let (inbox, runtime, gate) = (Inbox::default(), multi_thread(1), Gate::default());
+    // One sample in 20 ms: the threshold is far above the time for both polls to begin.
+    let _watch = inbox.watch(runtime.handle());
+    let (in_place, wait) = (gate.wait(), gate.wait());
+    runtime.spawn(watch("in place", async move { block_in_place(|| in_place.block()) }));
+    runtime.spawn(watch("blocks", async move { wait.block() }));
+    assert_ne!(inbox.wait_for(1)[0].label(), Some("in place"));
+}
+
+/// Slots outlive their threads, and a slot of a thread that has ended says nothing about the next one.
+#[test]
+fn threads_that_have_ended_are_not_named() {
+    let inbox = Inbox::default();
+    for round in 0..20 {
+        let runtime = multi_thread(2);
+        let watches = inbox.watch(runtime.handle());
+        runtime.block_on(runtime.spawn(watch("ended", async {}))).unwrap();
+        drop(runtime);
+        let runtime = multi_thread(1);
+        watches.add(runtime.handle());
+        if round % 10 == 0 {
+            runtime.block_on(runtime.spawn(async { sleep(BLOCK) })).unwrap();
         }
-    };
-    runtime.block_on(runtime.spawn(watch("outer", outer))).unwrap();
-    inbox.wait_for_recovered(1);
+    }
+    inbox.wait_for_recovered(2);
+    assert!(inbox.blocked().iter().all(|(_, blocked)| blocked.label().is_none()), "{:?}", inbox.all());
 }
 
 #[test]

@@ -100,10 +100,11 @@ fn idle_runtime_is_not_reported() {
 #[test]
 fn paused_clock_is_not_reported() {
     let (inbox, runtime) = (Inbox::default(), paused());
-    let _watch = inbox.watch(runtime.handle());
+    // Above the time for which a busy machine leaves a thread waiting for a processor.
+    let _watch = inbox.builder().threshold(MS * 500).start(runtime.handle()).unwrap();
     runtime.block_on(async {
         let start = Instant::now();
-        while start.elapsed() < A_WHILE {
+        while start.elapsed() < A_WHILE * 4 {
             tokio::time::sleep(Duration::from_secs(60)).await;
         }
     });
@@ -118,6 +119,7 @@ fn runtime_that_has_shut_down_is_not_reported() {
         runtime.block_on(async { tokio::spawn(yield_now()).await.unwrap() });
         drop(runtime);
         assert_silent(&inbox);
+        assert!(watches.lag().is_zero());
         // The watch still reports other runtimes.
         let other = multi_thread(1);
         watches.add(other.handle());

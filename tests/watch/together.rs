@@ -127,6 +127,19 @@ fn host_uses_the_watch_that_it_is_given() {
     inbox.wait_for_recovered(3);
 }
 
+/// Otherwise each block would be reported twice.
+#[test]
+fn host_uses_the_watch_that_its_runtime_has() {
+    let (runtime, gate) = (multi_thread(1), Gate::default());
+    let watches = Watch::builder().threshold(THRESHOLD).start(runtime.handle()).unwrap();
+    let host = started(&runtime, ServiceHost::builder());
+    block(&runtime, "GET /report", &gate);
+    wait_until(|| watches.blocked().len() == 1);
+    assert_eq!(host.status().blocked()[0].since(), watches.blocked()[0].since());
+    gate.open();
+    stop(&runtime, &host);
+}
+
 #[test]
 fn host_without_watch_reports_nothing() {
     let runtime = multi_thread(1);

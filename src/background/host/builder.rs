@@ -51,7 +51,7 @@ pub enum Supervision {
 /// | [`supervision`](Self::supervision) | [`Supervision::OwnThread`] |
 /// | [`probe_listener`](Self::probe_listener) (feature `probe-listener`) | none |
 /// | [`exit_within`](Self::exit_within) | never |
-/// | [`watch`](Self::watch) | one of the host's own, with a threshold of 100 ms |
+/// | [`watch`](Self::watch) | that of the server's runtime, or one of the host's own with a threshold of 100 ms |
 /// | [`without_signals`](Self::without_signals) | signals are handled |
 ///
 /// Without a probe listener, the routes of a [web adapter](crate::web) answer the probes. With signals,

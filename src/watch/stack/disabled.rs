@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 
 use super::frames::Stack;
+use crate::watch::error::WatchError;
 use crate::watch::slot::ThreadName;
 
 /// Captures the stacks of other threads.
@@ -10,6 +11,10 @@ use crate::watch::slot::ThreadName;
 pub(in crate::watch) struct Capture(Infallible);
 
 impl Capture {
+    pub(in crate::watch) fn install() -> Result<Self, WatchError> {
+        Err(WatchError::StacksUnavailable("they need Linux with glibc: leave capture_stacks() out on this system"))
+    }
+
     /// Captures the stack of a thread of this process. Returns `None` if the thread has ended, or does not respond.
     pub(in crate::watch) fn stack_of(&self, _thread: &ThreadName) -> Option<Stack> {
         match self.0 {}

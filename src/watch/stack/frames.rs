@@ -4,13 +4,21 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The stack of a thread, from the innermost function outwards. The frames of the runtime are left out.
+/// The greatest number of frames that a stack keeps: the innermost ones.
+const MAX_FRAMES: usize = 64;
+
+/// The stack of a thread, from the innermost function outwards. It ends where the runtime polls the task: the frames of
+/// the runtime are left out, and so are the functions of the standard library that only call another function.
 ///
 /// The `Display` text has one line for each frame: `function (file:line)`.
 #[derive(Clone, Debug)]
 pub struct Stack(Arc<[Frame]>);
 
 /// A function on a [`Stack`].
+///
+/// The name needs the symbols of the program, which `strip = true` removes. File and line need debug information:
+/// `debug = "limited"` in the profile suffices. With `debug = "line-tables-only"`, the names of some functions of the
+/// program have no path.
 #[derive(Clone, Debug)]
 pub struct Frame {
     pub(super) function: Option<String>,
@@ -18,10 +26,47 @@ pub struct Frame {
     pub(super) line: Option<u32>,
 }
 
+/// Functions that a stack ends before: those that poll tasks, and those that every thread begins with.
+const RUNTIME: [&str; 6] = [
+    "tokio::runtime::",
+    "tokio::task::local::",
+    "onelane::watch::future::",
+    "onelane::watch::never_blocks::",
+    "std::sys::backtrace::__rust_begin_short_backtrace",
+    "std::rt::lang_start",
+];
+/// Functions that only call another one.
+const CALLS: [&str; 9] = [
+    "core::ops::function::",
+    "core::panic::unwind_safe::",
+    "core::pin::Pin",
+    "core::future::",
+    "alloc::boxed::Box",
+    "std::panic",
+    "std::thread::local::LocalKey",
+    "__rust_try",
+    "tokio::loom::",
+];
+/// Crates whose functions are never the place to mend.
+const NEVER_CULPRIT: [&str; 5] = ["std::", "core::", "alloc::", "tokio::", "onelane::"];
+/// Parts of the paths of files that belong to the standard library.
+const STANDARD_LIBRARY: [&str; 2] = ["/rustc/", "/rustlib/src/rust/library/"];
+/// Parts of the paths of files that belong to other packages.
+const PACKAGES: [&str; 2] = ["/registry/src/", "/git/checkouts/"];
+
 impl Stack {
-    #[cfg(any(test, all(feature = "backtrace", target_os = "linux")))]
-    pub(super) fn new(frames: Vec<Frame>) -> Self {
-        Self(frames.into())
+    /// Creates a stack from all frames of a thread, without those that say nothing.
+    #[cfg_attr(
+        not(all(feature = "backtrace", target_os = "linux")),
+        allow(dead_code, reason = "nothing captures frames")
+    )]
+    pub(super) fn trimmed(frames: Vec<Frame>) -> Self {
+        // The innermost frames may be those of the runtime, such as a lock that it takes when the task spawns another.
+        let culprit = frames.iter().position(Frame::is_code_of_a_crate).unwrap_or(0);
+        let end = frames[culprit..].iter().position(|frame| frame.starts_with(&RUNTIME)).map(|end| culprit + end);
+        let end = end.filter(|end| *end > 0).unwrap_or(frames.len());
+        let kept = frames.into_iter().take(end).filter(|frame| !frame.starts_with(&CALLS));
+        Self(kept.take(MAX_FRAMES).collect())
     }
 
     /// Returns the frames, from the innermost function outwards.
@@ -30,10 +75,14 @@ impl Stack {
         &self.0
     }
 
-    /// Returns the innermost frame that belongs neither to the system nor to the standard library: the place to mend.
+    /// Returns the innermost frame of the program's own packages: the place to mend. If the files are unknown, or none is
+    /// of the program, returns the innermost frame that belongs neither to the system, the standard library nor tokio.
+    ///
+    /// A file belongs to a dependency if it is in Cargo's registry or among Cargo's checkouts.
     #[must_use]
     pub fn culprit(&self) -> Option<&Frame> {
-        self.0.iter().find(|frame| frame.is_code_of_a_crate())
+        let mut of_crates = self.0.iter().filter(|frame| frame.is_code_of_a_crate());
+        self.0.iter().find(|frame| frame.is_code_of_the_program()).or_else(|| of_crates.next())
     }
 }
 
@@ -56,11 +105,38 @@ impl Frame {
         self.line
     }
 
-    fn is_code_of_a_crate(&self) -> bool {
-        const OTHERS: [&str; 3] = ["std::", "core::", "alloc::"];
-        let is_of_std = |name: &str| OTHERS.iter().any(|path| name.trim_start_matches('<').starts_with(path));
-        self.function().is_some_and(|name| name.contains("::") && !is_of_std(name))
+    /// Returns `true` if the function, the type that it is a method of, or the trait of any type, has one of these paths.
+    pub(super) fn starts_with(&self, paths: &[&str]) -> bool {
+        let name = self.function().unwrap_or_default().trim_start_matches(['<', '&']);
+        let of_any_type = name.split_once(" as ").filter(|(of, _)| !of.contains("::"));
+        let name = of_any_type.map_or(name, |(_, path)| path);
+        paths.iter().any(|path| name.starts_with(path))
     }
+
+    /// Returns `true` if the function is written in Rust. With some debug information, its name has no path.
+    pub(super) fn is_rust(&self) -> bool {
+        let is_rust_file = self.file().is_some_and(|file| file.extension().is_some_and(|extension| extension == "rs"));
+        is_rust_file || self.function().is_some_and(|name| name.contains("::"))
+    }
+
+    pub(super) fn is_code_of_the_program(&self) -> bool {
+        self.is_code_of_a_crate() && self.file().is_some_and(|file| !is_of_dependency(file))
+    }
+
+    /// Returns `true` if the function is neither of the system, the standard library, tokio nor this crate.
+    fn is_code_of_a_crate(&self) -> bool {
+        let is_of_std = self.file().is_some_and(|file| contains_any(file, &STANDARD_LIBRARY));
+        self.is_rust() && !is_of_std && !self.starts_with(&NEVER_CULPRIT)
+    }
+}
+
+/// Returns `true` if the file belongs to the standard library or to another package than those of the program.
+pub(super) fn is_of_dependency(file: &Path) -> bool {
+    contains_any(file, &STANDARD_LIBRARY) || contains_any(file, &PACKAGES)
+}
+
+fn contains_any(file: &Path, parts: &[&str]) -> bool {
+    parts.iter().any(|part| file.to_string_lossy().contains(part))
 }
 
 impl fmt::Display for Frame {
@@ -83,5 +159,78 @@ impl fmt::Display for Stack {
             write!(f, "{frame}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const REGISTRY: &str = "/home/me/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f";
+
+    fn frame(name: &str, file: Option<&str>) -> Frame {
+        Frame { function: Some(name.to_owned()), file: file.map(Into::into), line: file.map(|_| 7) }
+    }
+
+    fn names(stack: &Stack) -> Vec<&str> {
+        stack.frames().iter().map(|frame| frame.function().unwrap()).collect()
+    }
+
+    fn culprit(stack: &Stack) -> &str {
+        stack.culprit().unwrap().function().unwrap()
+    }
+
+    #[test]
+    fn stack_ends_where_the_runtime_polls_the_task() {
+        let stack = Stack::trimmed(
+            [
+                "syscall",
+                "tokio::runtime::scheduler::inject::push",
+                "tokio::task::spawn::spawn",
+                "app::report::{{closure}}",
+                "<core::pin::Pin<P> as core::future::future::Future>::poll",
+                "<F as core::future::future::Future>::poll",
+                "axum::handler::call",
+                "<tokio::runtime::blocking::task::BlockingTask<T> as core::future::future::Future>::poll",
+                "start_thread",
+            ]
+            .map(|name| frame(name, None))
+            .into(),
+        );
+        let kept = ["syscall", "tokio::runtime::scheduler::inject::push", "tokio::task::spawn::spawn"];
+        assert_eq!(names(&stack), [&kept[..], &["app::report::{{closure}}", "axum::handler::call"]].concat());
+        assert_eq!(culprit(&stack), "app::report::{{closure}}");
+    }
+
+    #[test]
+    fn stack_of_the_runtime_alone_is_kept() {
+        let stack = Stack::trimmed(vec![frame("tokio::runtime::task::new_task", None), frame("start_thread", None)]);
+        assert_eq!(names(&stack), ["tokio::runtime::task::new_task", "start_thread"]);
+        assert!(stack.culprit().is_none());
+    }
+
+    #[test]
+    fn culprit_is_code_of_the_program_before_that_of_a_dependency() {
+        let of_dependency = format!("{REGISTRY}/ureq-3.0.1/src/run.rs");
+        let frames = |own: Option<&str>| {
+            let std = frame("with<F>", Some("/rustc/abc/library/std/src/thread/local.rs"));
+            vec![frame("recv", None), std, frame("ureq::run::run", Some(&of_dependency)), frame("report", own)]
+        };
+        assert_eq!(culprit(&Stack::trimmed(frames(Some("/app/src/main.rs")))), "report");
+        assert_eq!(culprit(&Stack::trimmed(frames(None))), "ureq::run::run");
+    }
+
+    #[test]
+    fn text_of_a_stack_has_one_line_for_each_frame() {
+        let mut unknown = frame("", None);
+        unknown.function = None;
+        let stack = Stack::trimmed(vec![unknown, frame("app::report", Some("/app/src/main.rs"))]);
+        assert_eq!(stack.to_string(), "<unknown>\napp::report (/app/src/main.rs:7)");
+    }
+
+    #[test]
+    fn only_the_innermost_frames_are_kept() {
+        let stack = Stack::trimmed((0..100).map(|number| frame(&format!("app::f{number}"), None)).collect());
+        assert_eq!((stack.frames().len(), culprit(&stack)), (MAX_FRAMES, "app::f0"));
     }
 }

@@ -1,0 +1,92 @@
+//! [`Capture`], which captures the stack of another thread.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::signal::{self, EXCHANGE, Handler};
+use super::{symbols, unwinder};
+use crate::watch::error::WatchError;
+use crate::watch::slot::ThreadName;
+use crate::watch::stack::frames::Stack;
+
+/// How long a thread has time to write down its stack. It needs less than a millisecond once it runs. A thread that
+/// blocks the signal, or that waits for a disk, does not run the handler at all.
+const PATIENCE: Duration = Duration::from_millis(50);
+const PAUSE: Duration = Duration::from_micros(50);
+
+/// Held by the watch that captures a stack.
+static TURN: Mutex<()> = Mutex::new(());
+/// `true` once the handler has been installed. A handler that another library installs later calls it.
+static IS_INSTALLED: Mutex<bool> = Mutex::new(false);
+/// `true` once the debug information of the program has been read.
+static HAS_SYMBOLS: AtomicBool = AtomicBool::new(false);
+
+/// Captures the stacks of other threads. The value shows that the handler is installed.
+#[derive(Debug)]
+pub(in crate::watch) struct Capture(());
+
+impl Capture {
+    /// Installs the handler, once in the process.
+    pub(in crate::watch) fn install() -> Result<Self, WatchError> {
+        let mut is_installed = IS_INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*is_installed {
+            if !unwinder::is_async_signal_safe() {
+                return Err(WatchError::StacksUnavailable(
+                    "they need glibc 2.35 or newer, linked dynamically, with the libgcc of GCC 12 or newer: update the \
+                     system, or leave capture_stacks() out",
+                ));
+            }
+            if signal::handler() == Handler::Other || !signal::install() {
+                return Err(WatchError::StacksUnavailable(
+                    "the program has another handler for SIGURG: build the watch before that handler is installed, or \
+                     leave capture_stacks() out",
+                ));
+            }
+            *is_installed = true;
+            read_symbols();
+        }
+        Ok(Self(()))
+    }
+
+    /// Captures the stack of a thread of this process. Returns `None` if the thread has ended, or does not respond, and
+    /// until the debug information of the program has been read.
+    pub(in crate::watch) fn stack_of(&self, thread: &ThreadName) -> Option<Stack> {
+        let addresses = HAS_SYMBOLS.load(Ordering::Relaxed).then(|| self.addresses_of(thread.tid))??;
+        Some(symbols::stack(&addresses))
+    }
+
+    /// Returns the addresses of the frames, from the innermost one outwards.
+    #[allow(clippy::unused_self, reason = "the value shows that the handler is installed")]
+    pub(super) fn addresses_of(&self, tid: libc::pid_t) -> Option<Vec<usize>> {
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        if !EXCHANGE.request(tid) {
+            return None;
+        }
+        let deadline = Instant::now() + PATIENCE;
+        let mut is_running = signal::send(tid);
+        while is_running {
+            if let Some(addresses) = EXCHANGE.take(tid) {
+                return Some(addresses).filter(|addresses| !addresses.is_empty());
+            }
+            is_running = Instant::now() < deadline;
+            thread::sleep(PAUSE);
+        }
+        EXCHANGE.withdraw(tid);
+        None
+    }
+}
+
+/// Reads the debug information of the program on a thread of its own, which can take half a second in a debug build: as
+/// long as it takes, a report has no stack, instead of being late.
+fn read_symbols() {
+    let read = || {
+        let here = read_symbols as fn() as usize;
+        drop(symbols::stack(&[here]));
+        HAS_SYMBOLS.store(true, Ordering::Relaxed);
+    };
+    let thread = thread::Builder::new().name("onelane-watch".to_owned()).spawn(read);
+    // Without a thread, the first report is late.
+    HAS_SYMBOLS.fetch_or(thread.is_err(), Ordering::Relaxed);
+}

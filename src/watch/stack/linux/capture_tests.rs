@@ -1,0 +1,171 @@
+//! Unit tests of [`Capture`], with the real signal. Miri can't run them: it delivers no signals.
+
+use std::io::{Read, Write};
+use std::panic::{catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::capture::Capture;
+use crate::watch::slot::ThreadName;
+
+/// A thread that runs a function again and again, until it is dropped.
+struct Busy {
+    tid: libc::pid_t,
+    is_stopped: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Busy {
+    fn new(mut work: impl FnMut() + Send + 'static) -> Self {
+        let is_stopped = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&is_stopped);
+        let (started, starts) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            started.send(ThreadName::current().tid).unwrap();
+            while !stopped.load(Ordering::Relaxed) {
+                work();
+            }
+        });
+        Self { tid: starts.recv().unwrap(), is_stopped, thread: Some(thread) }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.is_stopped.store(true, Ordering::Relaxed);
+        let ended = self.thread.take().unwrap().join();
+        assert!(ended.is_ok() || thread::panicking());
+    }
+}
+
+fn unwind(depth: u32) -> u32 {
+    if depth == 0 {
+        resume_unwind(Box::new(()))
+    }
+    unwind(depth - 1) + 1
+}
+
+fn recurse(depth: u32, is_stopped: &AtomicBool) -> u32 {
+    if depth > 0 {
+        return recurse(depth - 1, is_stopped) + std::hint::black_box(1);
+    }
+    while !is_stopped.load(Ordering::Relaxed) {
+        thread::yield_now();
+    }
+    0
+}
+
+fn capture_many(capture: &Capture, threads: &[&Busy], times: usize) {
+    let tids = threads.iter().cycle().map(|thread| thread.tid);
+    let captured = tids.take(times).filter(|tid| capture.addresses_of(*tid).is_some()).count();
+    // A busy machine may leave the thread waiting for a processor for longer than the watch waits for the thread.
+    assert!(captured >= times * 9 / 10, "{captured} of {times}");
+}
+
+#[test]
+fn thread_that_allocates_locks_and_unwinds_is_captured_ten_thousand_times() {
+    let capture = Capture::install().unwrap();
+    let shared = Arc::new(Mutex::new(Vec::new()));
+    let lock = Arc::clone(&shared);
+    let worker = Busy::new(move || {
+        lock.lock().unwrap().push(vec![0_u8; 4_000]);
+        let unwound = catch_unwind(|| unwind(20));
+        assert!(unwound.is_err());
+        let mut vectors = lock.lock().unwrap();
+        if vectors.len() > 100 {
+            vectors.clear();
+        }
+    });
+    let other = Busy::new(move || drop(shared.lock().unwrap().pop()));
+    capture_many(&capture, &[&worker, &other, &worker], 10_000);
+}
+
+#[test]
+fn thread_in_a_deep_recursion_is_captured() {
+    let capture = Capture::install().unwrap();
+    let is_stopped = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&is_stopped);
+    let worker = Busy::new(move || {
+        recurse(5_000, &stopped);
+    });
+    capture_many(&capture, &[&worker], 1_000);
+    is_stopped.store(true, Ordering::Relaxed);
+}
+
+#[test]
+fn thread_that_unwinds_for_the_first_time_is_captured() {
+    let capture = Capture::install().unwrap();
+    for _ in 0..50 {
+        let worker = Busy::new(|| {
+            let _ = thread::spawn(|| catch_unwind(|| unwind(3))).join();
+        });
+        capture.addresses_of(worker.tid);
+    }
+}
+
+/// `nanosleep` and `epoll_wait` are never restarted by the system, and `read` is.
+#[test]
+fn calls_of_the_system_survive_the_interruption() {
+    let capture = Capture::install().unwrap();
+    let (mut writes, mut reads) = std::os::unix::net::UnixStream::pair().unwrap();
+    let reader = Busy::new(move || assert_eq!(reads.read(&mut [0]).unwrap(), 1));
+    let sleeper = Busy::new(|| {
+        let start = Instant::now();
+        thread::sleep(Duration::from_millis(3));
+        assert!(start.elapsed() >= Duration::from_millis(3));
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let poller = Busy::new(move || runtime.block_on(async { tokio::time::sleep(Duration::from_millis(3)).await }));
+    for _ in 0..20 {
+        capture_many(&capture, &[&reader, &sleeper, &poller], 30);
+        writes.write_all(&[0]).unwrap();
+    }
+    reader.is_stopped.store(true, Ordering::Relaxed);
+    writes.write_all(&[0]).unwrap();
+}
+
+#[test]
+fn two_watches_that_capture_at_once_do_so_one_after_the_other() {
+    let workers = [0, 1].map(|_| Busy::new(|| drop(std::hint::black_box(vec![0_u8; 64]))));
+    let capture = Capture::install().unwrap();
+    let both = Barrier::new(2);
+    thread::scope(|scope| {
+        for worker in &workers {
+            scope.spawn(|| {
+                both.wait();
+                capture_many(&capture, &[worker], 1_000);
+            });
+        }
+    });
+}
+
+#[test]
+fn thread_that_has_ended_has_no_stack() {
+    let capture = Capture::install().unwrap();
+    let ended = thread::spawn(ThreadName::current).join().unwrap();
+    // The thread is gone for the system shortly after `join` has returned.
+    thread::sleep(Duration::from_millis(50));
+    assert!(capture.stack_of(&ended).is_none());
+}
+
+#[test]
+fn stack_begins_with_the_function_that_was_interrupted() {
+    #[inline(never)]
+    fn sleeps() {
+        thread::sleep(Duration::from_millis(200));
+    }
+    let capture = Capture::install().unwrap();
+    let worker = Busy::new(sleeps);
+    let thread = ThreadName { name: None, tid: worker.tid };
+    // The first attempts come before the debug information has been read, or find the thread between two calls.
+    let captured = (0..100).find_map(|_| {
+        thread::sleep(Duration::from_millis(50));
+        let stack = capture.stack_of(&thread)?;
+        stack.frames()[0].function().is_some_and(|name| name.contains("nanosleep")).then(|| stack.to_string())
+    });
+    let stack = captured.expect("the stack begins with the call of the system");
+    assert!(stack.lines().any(|line| line.contains("sleeps")), "{stack}");
+    assert!(!stack.contains("on_signal"), "{stack}");
+}

@@ -1,0 +1,106 @@
+//! The check that a handler may unwind.
+//!
+//! An unwinder finds the tables of a function in the list of loaded libraries. libgcc before GCC 12, and every libgcc
+//! with glibc before 2.35, read that list under a lock: a handler that interrupts the owner of the lock would wait for
+//! it forever. The version of glibc alone does not decide: the libgcc of some environments was built for an older glibc.
+
+#![allow(unsafe_code, reason = "the list of loaded libraries has no safe interface")]
+
+use std::ffi::{c_int, c_void};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+/// How long an unwinder that takes no lock may take, on a machine that is very busy.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+struct Signals {
+    begin: Sender<()>,
+    ended: Receiver<()>,
+    has_ended: bool,
+}
+
+/// Returns `true` if a thread can unwind in a handler.
+pub(super) fn is_async_signal_safe() -> bool {
+    cfg!(any(target_arch = "x86_64", target_arch = "aarch64"))
+        && !cfg!(target_feature = "crt-static")
+        && has_lock_free_list()
+        && runs_while_the_list_is_locked(unwind)
+}
+
+/// glibc has `_dl_find_object` from 2.35 on. Without it, the check with the lock would take its whole time.
+#[cfg(target_env = "gnu")]
+fn has_lock_free_list() -> bool {
+    // SAFETY: The function returns a string that is never freed.
+    let version = unsafe { std::ffi::CStr::from_ptr(libc::gnu_get_libc_version()) };
+    version.to_str().is_ok_and(is_new_enough)
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn has_lock_free_list() -> bool {
+    false
+}
+
+#[cfg(any(test, target_env = "gnu"))]
+fn is_new_enough(version: &str) -> bool {
+    let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(2), Some(35))
+}
+
+fn unwind() {
+    // SAFETY: On Linux, the function has no state of its own, so it needs no synchronization.
+    unsafe { backtrace::trace_unsynchronized(|_| true) }
+}
+
+/// Runs a function on another thread while this thread holds the lock of the list of loaded libraries. Returns `true` if
+/// the function has ended before the lock was released.
+fn runs_while_the_list_is_locked(function: impl FnOnce() + Send + 'static) -> bool {
+    let ((begin, begins), (ends, ended)) = (channel(), channel());
+    let run = move || {
+        if begins.recv().is_ok() {
+            function();
+            let _ = ends.send(());
+        }
+    };
+    if thread::Builder::new().name("onelane-watch".to_owned()).spawn(run).is_err() {
+        return false;
+    }
+    let mut signals = Signals { begin, ended, has_ended: false };
+    // SAFETY: The callback has the signature that the function requires, and it receives the pointer to `signals`, which
+    // outlives the call.
+    unsafe { libc::dl_iterate_phdr(Some(with_locked_list), (&raw mut signals).cast()) };
+    signals.has_ended
+}
+
+/// Called with the first library of the list, while the list is locked.
+extern "C" fn with_locked_list(_library: *mut libc::dl_phdr_info, _size: usize, data: *mut c_void) -> c_int {
+    // SAFETY: `runs_while_the_list_is_locked` passes this pointer, and uses the value only after the call.
+    let signals = unsafe { &mut *data.cast::<Signals>() };
+    signals.has_ended = signals.begin.send(()).is_ok() && signals.ended.recv_timeout(PATIENCE).is_ok();
+    // Ends the iteration.
+    1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_from_2_35_on_are_new_enough() {
+        assert!(["2.35", "2.36", "2.41.9000", "3.0"].into_iter().all(is_new_enough));
+        assert!(!["2.34", "2.9", "1.99", "", "2"].into_iter().any(is_new_enough));
+    }
+
+    #[test]
+    fn function_that_reads_the_list_of_libraries_is_found_out() {
+        extern "C" fn end(_library: *mut libc::dl_phdr_info, _size: usize, _data: *mut c_void) -> c_int {
+            1
+        }
+        // SAFETY: The callback uses no pointer.
+        let reads_the_list = || unsafe {
+            libc::dl_iterate_phdr(Some(end), std::ptr::null_mut());
+        };
+        assert!(!runs_while_the_list_is_locked(reads_the_list));
+        assert!(runs_while_the_list_is_locked(unwind));
+    }
+}
