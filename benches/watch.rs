@@ -115,6 +115,8 @@ fn sampler() {
         let [watch, wakes] = [0, 1].map(|i| (after[i] - before[i]).as_secs_f64() / MEASURED.as_secs_f64() * 100.0);
         println!("sampler {WORKERS}_workers_{load}: {watch:.3} % of one processor (only wakes: {wakes:.3} %)");
     };
+    // The threads have started.
+    thread::sleep(INTERVAL * 5);
     measure("idle");
     for _ in 0..WORKERS {
         runtime.spawn(watch("busy", async {

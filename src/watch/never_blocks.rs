@@ -81,4 +81,4 @@ impl<F: Future> Future for NeverBlocks<F> {
     }
 }
 
-impl_debug!([F] NeverBlocks<F> |this| { bound: this.bound, .. });
+impl_debug!([F] NeverBlocks<F> |this| { bound: this.bound, asserted_at: this.asserted_at, .. });

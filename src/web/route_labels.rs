@@ -1,20 +1,42 @@
-//! The labels of routes: a method and a pattern, such as `GET /users/{id}`.
+//! [`RouteLabels`], the labels of routes: a method and a pattern, such as `GET /users/{id}`.
 //!
-//! Labels are never freed, so no client may create any: only the standard methods and the patterns of the app occur.
+//! Labels are never freed, so no client may create any: only the methods of HTTP and the patterns of the app occur.
 
+use std::collections::HashMap;
+
+use crate::debug::impl_debug;
 use crate::watch::Label;
 
-/// Returns the method if HTTP defines it, and `OTHER` if not: a client may send any text as the method.
-#[inline]
-pub(super) fn standard_method(method: &str) -> &'static str {
-    const STANDARD: [&str; 9] = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "CONNECT", "TRACE"];
-    STANDARD.into_iter().find(|standard| *standard == method).unwrap_or("OTHER")
-}
+/// The methods that HTTP defines. The last text stands for all others: a client may send any text as the method.
+const METHODS: [&str; 10] = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "CONNECT", "TRACE", "OTHER"];
 
-/// Returns the label of a route. A request that no route matches has one label, whatever its method and path.
-pub(super) fn route_label(method: &'static str, pattern: Option<&str>) -> Label {
-    match pattern {
-        Some(pattern) => Label::new(format!("{method} {pattern}")),
-        None => Label::new("unmatched"),
+/// The number of keys that are remembered, and the length of the longest one. In actix-web the keys are paths, so these
+/// bound the memory that clients can occupy.
+const MAX_KEYS: usize = 1_024;
+const MAX_KEY: usize = 256;
+
+/// Remembers the labels of requests, so that a request needs no allocation unless it is the first of its kind.
+#[derive(Default)]
+pub(super) struct RouteLabels(HashMap<Box<str>, [Option<Label>; METHODS.len()]>);
+
+impl RouteLabels {
+    /// Returns the label of a request. `key` determines the pattern of its route, which `pattern` returns if the label
+    /// is not known yet. All requests that no route matches have one label.
+    pub(super) fn find(&mut self, method: &str, key: &str, pattern: impl FnOnce() -> Option<String>) -> Label {
+        let method = METHODS.iter().position(|known| *known == method).unwrap_or(METHODS.len() - 1);
+        if let Some(label) = self.0.get(key).and_then(|labels| labels[method]) {
+            return label;
+        }
+        let label =
+            pattern().map_or(Label::from("unmatched"), |pattern| format!("{} {pattern}", METHODS[method]).into());
+        if key.len() <= MAX_KEY {
+            if self.0.len() >= MAX_KEYS {
+                self.0.clear();
+            }
+            self.0.entry(key.into()).or_default()[method] = Some(label);
+        }
+        label
     }
 }
+
+impl_debug!(RouteLabels |this| { remembered: this.0.len(), .. });

@@ -16,7 +16,7 @@ use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::Full;
 use onelane::web::RequestKey;
-use onelane::web::axum::GuardLayer;
+use onelane::web::axum::{GuardLayer, WatchLayer};
 use onelane::web::tower::{self, GuardRequestBody};
 use onelane::{EndpointGuard, KeyedGuard};
 
@@ -110,6 +110,18 @@ fn unshared_run_of_a_flight_allocates_a_fixed_number_of_times() {
     assert_eq!(per_request(&mut shared, served_get), unshared_with_extension + 11);
     assert_eq!(per_request(&mut shared, get), unshared + 13, "the mark of the request is its only extension");
     assert_eq!(per_request(&mut shared, post), unshared + 3, "a request that is never shared");
+}
+
+/// In axum, every layer allocates boxes. The watch layer allocates no more than a layer that does nothing, even if axum
+/// applies the layers anew for each request.
+#[test]
+fn watched_request_in_axum_allocates_as_much_as_behind_a_no_op_layer() {
+    let app = || Router::new().route("/users/{id}", get(async || "small"));
+    let request = || Request::get("/users/7").body(Body::empty()).expect("the request is valid");
+    let (mut watched, mut plain) = (app().layer(WatchLayer::new()), app().layer(layer_fn(NoOp)));
+    assert_eq!(per_request(&mut watched, request), per_request(&mut plain, request));
+    let (mut watched, mut plain) = (watched.with_state(()), plain.with_state(()));
+    assert_eq!(per_request(&mut watched, request), per_request(&mut plain, request));
 }
 
 /// In axum, every layer allocates boxes. The guard's layer allocates once more than a layer that does nothing.

@@ -410,7 +410,7 @@ async fn app_without_the_server_says_what_is_missing() {
 
 #[test]
 fn task_that_blocks_is_reported_by_its_name() {
-    let (inbox, gate, runtime) = (Inbox::default(), Gate::default(), multi_thread(2));
+    let (inbox, runtime, gate) = (Inbox::default(), multi_thread(2), Gate::default());
     let _watch = inbox.watch(runtime.handle());
     for (name, label) in [(Cow::Borrowed("mail"), "mail"), (Cow::Owned("mail to 7".to_owned()), "background task")] {
         gate.close();

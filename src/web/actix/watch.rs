@@ -1,7 +1,6 @@
 //! [`WatchMiddleware`], which watches the workers of a server and gives requests the label of their route.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::future::{Ready, ready};
 use std::task::{Context, Poll};
 
@@ -11,12 +10,7 @@ use tokio::runtime::Handle;
 
 use crate::debug::impl_debug;
 use crate::watch::{Label, Watch, Watched, watch};
-use crate::web::route_labels::{route_label, standard_method};
-
-/// The number of paths whose labels a worker remembers.
-const MAX_PATHS: usize = 1_024;
-/// The length of the longest path that is remembered. It bounds the memory that clients can occupy.
-const MAX_PATH: usize = 256;
+use crate::web::route_labels::RouteLabels;
 
 /// Watches the workers of an actix-web server, and gives requests the label of their route, such as `GET /users/{id}`: a
 /// [`Watch`] that reports a worker as blocked names the route whose handler, extractor or inner middleware runs on it.
@@ -86,33 +80,18 @@ where
     }
 }
 
-/// The labels of a path by method.
-type LabelsOfPath = Vec<(&'static str, Label)>;
-
 /// A service whose requests have the label of their route. Created by [`WatchMiddleware`].
 pub struct WatchService<S> {
     inner: S,
-    /// Before the request reaches its resource, actix-web finds the pattern by matching
-    /// the path against the patterns of the app one by one.
-    labels: RefCell<HashMap<Box<str>, LabelsOfPath>>,
+    /// The labels by path. Before the request reaches its resource, actix-web finds the pattern by matching the path
+    /// against the patterns of the app one by one.
+    labels: RefCell<RouteLabels>,
 }
 
 impl<S> WatchService<S> {
-    fn label(&self, request: &ServiceRequest) -> Label {
-        let (method, path) = (standard_method(request.method().as_str()), request.path());
+    fn label_of(&self, request: &ServiceRequest) -> Label {
         let mut labels = self.labels.borrow_mut();
-        let known = labels.get(path).and_then(|known| known.iter().find(|(known, _)| *known == method));
-        if let Some((_, label)) = known {
-            return *label;
-        }
-        let label = route_label(method, request.match_pattern().as_deref());
-        if path.len() <= MAX_PATH {
-            if labels.len() >= MAX_PATHS {
-                labels.clear();
-            }
-            labels.entry(path.into()).or_default().push((method, label));
-        }
-        label
+        labels.find(request.method().as_str(), request.path(), || request.match_pattern())
     }
 }
 
@@ -129,10 +108,10 @@ where
     }
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
-        let label = self.label(&request);
+        let label = self.label_of(&request);
         let _in_poll = label.enter();
         watch(label, self.inner.call(request))
     }
 }
 
-impl_debug!([S] WatchService<S> |this| { paths: this.labels.borrow().len(), .. });
+impl_debug!([S] WatchService<S> |this| { labels: this.labels.borrow(), .. });

@@ -1,13 +1,13 @@
 //! [`WatchLayer`], which gives requests the label of their route in the reports of watches.
 
-use std::sync::{Arc, OnceLock};
+use std::cell::{Cell, RefCell};
 use std::task::{Context, Poll};
 
 use axum::extract::{MatchedPath, Request};
 
 use crate::debug::impl_debug;
 use crate::watch::{Label, Watched, watch};
-use crate::web::route_labels::{route_label, standard_method};
+use crate::web::route_labels::RouteLabels;
 use crate::web::tower::{Layer, Service};
 
 /// Gives requests the label of their route, such as `GET /users/{id}`: a [`Watch`](crate::watch::Watch) that reports a
@@ -60,7 +60,7 @@ impl<S> Layer<S> for WatchLayer {
     type Service = WatchService<S>;
 
     fn layer(&self, inner: S) -> WatchService<S> {
-        WatchService { inner, labels: Arc::default() }
+        WatchService { inner }
     }
 }
 
@@ -68,39 +68,34 @@ impl<S> Layer<S> for WatchLayer {
 #[derive(Clone)]
 pub struct WatchService<S> {
     inner: S,
-    /// axum clones a service for each request, and calls `layer` for each route and method.
-    labels: Arc<KnownLabels>,
 }
 
-/// The labels of the requests that a service has seen, as a linked list that only grows.
-///
-/// Almost always, a service has one pattern and one or two methods: the search takes a few nanoseconds, and no lock.
-#[derive(Debug, Default)]
-struct KnownLabels(OnceLock<Box<KnownLabel>>);
+/// A label with its text.
+type Recent = Option<(Label, &'static str)>;
 
-#[derive(Debug)]
-struct KnownLabel {
-    method: &'static str,
-    pattern: Option<Box<str>>,
-    label: Label,
-    next: KnownLabels,
+thread_local! {
+    /// The labels of recent requests. Almost every request finds its label here, without a hash.
+    static RECENT: [Cell<Recent>; 16] = const { [const { Cell::new(None) }; 16] };
+    /// The labels by pattern. axum may call `layer` for each connection, or even for each request, so a service lives too
+    /// short to remember them.
+    static LABELS: RefCell<RouteLabels> = RefCell::default();
 }
 
-impl KnownLabels {
-    fn find(&self, method: &'static str, pattern: Option<&str>) -> Label {
-        let mut known = self.0.get_or_init(|| KnownLabel::new(method, pattern));
-        while known.method != method || known.pattern.as_deref() != pattern {
-            known = known.next.0.get_or_init(|| KnownLabel::new(method, pattern));
+fn label_of(method: &str, pattern: Option<&str>) -> Label {
+    let key = pattern.unwrap_or_default();
+    RECENT.with(|recent| {
+        let recent = &recent[(method.len() + key.len()) % recent.len()];
+        // A method has no space and a pattern begins with a slash, so no other request has this text.
+        let is_label =
+            |text: &str| text.len() == method.len() + 1 + key.len() && text.starts_with(method) && text.ends_with(key);
+        if let Some((label, _)) = recent.get().filter(|(_, text)| is_label(text)) {
+            return label;
         }
-        known.label
-    }
-}
-
-impl KnownLabel {
-    fn new(method: &'static str, pattern: Option<&str>) -> Box<Self> {
-        let label = route_label(method, pattern);
-        Box::new(Self { method, pattern: pattern.map(Into::into), label, next: KnownLabels::default() })
-    }
+        let find = |labels: &mut RouteLabels| labels.find(method, key, || pattern.map(str::to_owned));
+        let label = LABELS.with_borrow_mut(find);
+        recent.set(Some((label, label.as_str())));
+        label
+    })
 }
 
 impl<S: Service<Request<B>>, B> Service<Request<B>> for WatchService<S> {
@@ -114,10 +109,10 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for WatchService<S> {
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let pattern = request.extensions().get().map(MatchedPath::as_str);
-        let label = self.labels.find(standard_method(request.method().as_str()), pattern);
+        let label = label_of(request.method().as_str(), pattern);
         let _in_poll = label.enter();
         watch(label, self.inner.call(request))
     }
 }
 
-impl_debug!([S] WatchService<S> |this| { labels: this.labels, .. });
+impl_debug!([S] WatchService<S> |_this| { .. });
