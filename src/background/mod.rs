@@ -113,7 +113,7 @@
 //!
 //! The supervisor runs on its own small thread, so a blocked server runtime delays neither a shutdown nor a deadline.
 //!
-//! A [watch](crate::watch), on another small thread, reports workers of the server's runtime that are blocked for
+//! With its own thread, the host also starts a [watch](crate::watch). The watch, on another small thread, reports workers of the server's runtime that are blocked for
 //! 100 ms, and names the service that blocks them, or the route behind a [layer](crate::watch). The results are also in
 //! [`HostStatus::blocked`] and [`HostStatus::runtime_lag`], and in the verbose responses of the probes. With
 //! [`actix::serve`](crate::web::actix::serve()), the watch covers the runtimes of the workers, too. If a watch of yours

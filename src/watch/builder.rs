@@ -33,8 +33,9 @@ impl WatchBuilder {
 
     /// Adds a callback that receives each report.
     ///
-    /// The thread of the watch calls it, so a slow callback delays the next report. A panic in it is reported as an
-    /// event, and the watch continues.
+    /// The thread of the watch calls it, and takes no samples meanwhile: a callback that takes long makes durations
+    /// imprecise, and hides short blocks. A panic in it is reported as an event, and the watch continues. Let it own no
+    /// [`Watch`]: that watch would never end.
     pub fn on_report(mut self, callback: impl Fn(&Report) + Send + Sync + 'static) -> Self {
         self.callbacks.push(Box::new(callback));
         self

@@ -7,10 +7,11 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 
 use super::label::Label;
+use crate::debug::impl_debug;
 
 pin_project! {
     /// A future with a [label](Label). Created by [`watch()`].
-    #[derive(Clone, Debug)]
+    #[derive(Clone)]
     #[must_use = "futures do nothing unless polled"]
     pub struct Watched<F> {
         label: Label,
@@ -57,3 +58,5 @@ impl<F: Future> Future for Watched<F> {
         this.future.poll(cx)
     }
 }
+
+impl_debug!([F] Watched<F> |this| { label: this.label, .. });

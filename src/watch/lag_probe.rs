@@ -55,12 +55,17 @@ impl LagProbe {
         }
     }
 
+    /// Returns `true` if the last task found that the runtime has shut down.
+    pub(super) fn is_dropped(&self) -> bool {
+        self.outcome.load(Ordering::Acquire) == DROPPED
+    }
+
     /// Returns `true` if the runtime has shut down.
     pub(super) fn is_runtime_gone(&mut self, runtime: &Handle, now: Instant) -> bool {
         if self.outcome.load(Ordering::Acquire) != PENDING {
             self.spawn(runtime, now);
         }
-        self.outcome.load(Ordering::Acquire) == DROPPED
+        self.is_dropped()
     }
 
     /// Spawns a task. A runtime that has shut down drops it before this function returns.

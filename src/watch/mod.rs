@@ -18,9 +18,12 @@
 //! # What a report means
 //!
 //! A worker is *blocked* if it has not returned to its scheduler for the [threshold](WatchBuilder::threshold). Usually one
-//! poll takes that long. Without labels, up to 61 polls (tokio's `event_interval`) that take that long together look the
-//! same, and have the same effect: sockets and timers of the worker are not served in that time. A thread that the
-//! operating system does not run, because the machine has more threads than processors for it, looks the same, too.
+//! poll takes that long. Without labels, the polls of up to 61 turns (tokio's `event_interval`) that take that long
+//! together look the same, and have the same effect: sockets and timers of the worker are not served in that time. A
+//! thread that the operating system does not run, because the machine has too few processors, looks the same, too.
+//!
+//! The label and the stack are those of the moment of the report. If the poll has done several things, they may name the
+//! last one, and not the longest.
 //!
 //! | what happens | reported | why |
 //! |---|---|---|
@@ -32,6 +35,10 @@
 //! | `block_on` on a thread outside of a multi-thread runtime, such as that of `main` | no | the thread is no worker |
 //! | `block_in_place` while tokio has no thread left for the worker | yes | the worker does not run |
 //! | a current-thread runtime between two calls of `block_on` | yes | nothing polls its tasks |
+//! | a worker blocks for less than the threshold before its runtime shuts down | no | its tasks are gone |
+//!
+//! A task that calls `block_in_place` within the same interval in which another task blocks the worker may be named in
+//! place of that task, if only the first has a label.
 //!
 //! A blocked worker also delays others if it was the one that waited for I/O: [`Watch::lag`] shows what a task feels.
 //!

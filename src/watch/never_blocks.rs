@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use pin_project_lite::pin_project;
 
+use crate::debug::impl_debug;
 use crate::rounded::rounded;
 
 pin_project! {
     /// A future that panics if a poll of it takes too long. Created by [`assert_never_blocks`].
-    #[derive(Clone, Debug)]
+    #[derive(Clone)]
     #[must_use = "futures do nothing unless polled"]
     pub struct NeverBlocks<F> {
         bound: Duration,
@@ -79,3 +80,5 @@ impl<F: Future> Future for NeverBlocks<F> {
         output
     }
 }
+
+impl_debug!([F] NeverBlocks<F> |this| { bound: this.bound, .. });

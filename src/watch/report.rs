@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Id;
+
 use super::label::Label;
 use super::slot::SlotView;
 use super::stack::{Capture, Hint, Stack};
@@ -15,11 +17,11 @@ use crate::rounded::rounded;
 pub enum Report {
     /// A worker is blocked. Reported at the threshold, and again when the time has doubled, while the worker is blocked.
     Blocked(Blocked),
-    /// A worker that was reported runs its tasks again, or has ended.
+    /// A worker that was reported has returned to its scheduler, or its runtime has shut down.
     Recovered(Recovered),
 }
 
-/// A worker that is blocked: it has been in one poll for at least the threshold of the watch.
+/// A worker that is blocked: it has not returned to its scheduler for at least the threshold of the watch.
 ///
 /// The `Display` text is one line, without the stack: ``worker 1 (tokio-rt-worker) blocked for 112ms by `GET /report` at
 /// app::report (src/main.rs:7): it sleeps: use tokio::time::sleep``.
@@ -28,6 +30,7 @@ pub struct Blocked(Arc<BlockedParts>);
 
 #[derive(Clone, Debug)]
 struct BlockedParts {
+    runtime: Id,
     worker: usize,
     thread: Option<String>,
     label: Option<Label>,
@@ -37,16 +40,18 @@ struct BlockedParts {
     stack: Option<Stack>,
 }
 
-/// A worker that was blocked runs its tasks again.
+/// A worker that was blocked has returned to its scheduler, or its runtime has shut down.
 #[derive(Clone, Debug)]
 pub struct Recovered {
     last: Blocked,
     total: Duration,
+    /// `true` if the thread has reported the end of the poll, in the span of its task.
+    pub(super) is_logged: bool,
 }
 
 impl Blocked {
-    pub(super) fn new(worker: usize, since: Instant, at: Instant) -> Self {
-        Self(Arc::new(BlockedParts { worker, thread: None, label: None, since, at, repeats: 0, stack: None }))
+    pub(super) fn new(runtime: Id, worker: usize, since: Instant, at: Instant) -> Self {
+        Self(Arc::new(BlockedParts { runtime, worker, thread: None, label: None, since, at, repeats: 0, stack: None }))
     }
 
     /// Adds what the slot of the worker's thread contains.
@@ -66,6 +71,12 @@ impl Blocked {
         self
     }
 
+    /// Returns the [id](tokio::runtime::Handle::id) of the worker's runtime.
+    #[must_use]
+    pub fn runtime(&self) -> Id {
+        self.0.runtime
+    }
+
     /// Returns the index of the worker in its runtime, from 0. A current-thread runtime has one worker.
     #[must_use]
     pub fn worker(&self) -> usize {
@@ -73,21 +84,22 @@ impl Blocked {
     }
 
     /// Returns the name of the worker's thread. Returns `None` if the thread has no name, or if the watch does not know
-    /// the thread: see [`register_thread`](super::register_thread).
+    /// the thread: see [`register_thread`](super::register_thread). Without a label, it may be the thread that gave the
+    /// worker away with `block_in_place` a moment before.
     #[must_use]
     pub fn thread(&self) -> Option<&str> {
         self.0.thread.as_deref()
     }
 
-    /// Returns the label of the innermost [watched](super::watch()) future that is being polled, such as the route of a
-    /// request. Returns `None` if the worker polls no watched future.
+    /// Returns the label of the innermost [watched](super::watch()) future that was being polled when the report was made,
+    /// such as the route of a request. Returns `None` if the worker polled no watched future.
     #[must_use]
     pub fn label(&self) -> Option<&'static str> {
         self.0.label.map(Label::as_str)
     }
 
-    /// Returns the moment from which the worker is known to be blocked. The poll began at most one
-    /// [interval](super::Watch#precision) earlier.
+    /// Returns when the watch first saw the worker in the state in which it is still. The worker had last been with its
+    /// scheduler up to one [interval](super::Watch#precision) earlier.
     #[must_use]
     pub fn since(&self) -> Instant {
         self.0.since
@@ -119,9 +131,9 @@ impl Blocked {
 }
 
 impl Recovered {
-    pub(super) fn new(last: Blocked, at: Instant) -> Self {
+    pub(super) fn new(last: Blocked, at: Instant, is_logged: bool) -> Self {
         let total = at - last.since();
-        Self { last, total }
+        Self { last, total, is_logged }
     }
 
     /// Returns the last report of the worker.
@@ -130,7 +142,8 @@ impl Recovered {
         &self.last
     }
 
-    /// Returns how long the worker was blocked, to within one [interval](super::Watch#precision) at each end.
+    /// Returns how long the worker was blocked, in real time, to within the time between two
+    /// [samples](super::Watch#precision) at each end.
     #[must_use]
     pub fn total(&self) -> Duration {
         self.total

@@ -6,7 +6,7 @@ use tokio::runtime::{Handle, Id, RuntimeMetrics};
 
 use super::lag_probe::LagProbe;
 use super::report::{Blocked, Recovered, Report};
-use super::slot::{SlotView, slots_of};
+use super::slot::{SlotView, SlowMark, slots_of};
 use super::stack::Capture;
 use super::worker_state::{Change, Counters, Reading, WorkerState};
 use super::worker_threads::WorkerThreads;
@@ -26,6 +26,8 @@ struct Worker {
     threads: WorkerThreads,
     /// The last report, while the worker is blocked.
     report: Option<Blocked>,
+    /// The mark of the poll in that report.
+    mark: Option<SlowMark>,
 }
 
 /// The time of a sample.
@@ -45,8 +47,8 @@ impl WatchedRuntime {
         let workers = 0..metrics.num_workers();
         let mut runtime = Self { handle, metrics, workers: Vec::new(), probe: LagProbe::new(now) };
         let worker = |index| {
-            let state = WorkerState::new(now, Reading { counters: runtime.read(index), poll: None }, threshold);
-            Worker { state, threads: WorkerThreads::default(), report: None }
+            let state = WorkerState::new(now, Reading { counters: runtime.read(index), tasks: None }, threshold);
+            Worker { state, threads: WorkerThreads::default(), report: None, mark: None }
         };
         runtime.workers = workers.map(worker).collect();
         // Makes the threads known that run at this moment.
@@ -72,8 +74,13 @@ impl WatchedRuntime {
         let mut workers = 0..self.workers.len();
         let is_idle = workers.clone().all(|worker| self.metrics.worker_park_unpark_count(worker) % 2 == 1);
         let slots = slots_of(self.id());
-        let is_alive = workers.all(|index| self.sample_worker(index, &slots, sample, &mut report));
         self.probe.measure(&self.handle, is_idle, sample.now);
+        // The workers of a runtime that has shut down no longer change either.
+        let is_alive =
+            !self.probe.is_dropped() && workers.all(|index| self.sample_worker(index, &slots, sample, &mut report));
+        if !is_alive {
+            self.workers.iter_mut().filter_map(|worker| worker.recover(sample.now)).for_each(report);
+        }
         is_alive
     }
 
@@ -90,23 +97,19 @@ impl WatchedRuntime {
         let worker = &mut self.workers[index];
         let has_progressed = counters != worker.state.counters();
         let slot = worker.threads.current(slots.iter().filter(|slot| slot.worker == Some(index)), has_progressed);
-        let reading = Reading { counters, poll: slot.map(|slot| slot.poll.number()) };
+        let reading = Reading { counters, tasks: slot.map(|slot| slot.tasks) };
         match worker.state.observe(now, seen, reading, threshold) {
             None => {}
-            Some(Change::Recovered) => {
-                let last = worker.report.take();
-                report(Report::Recovered(Recovered::new(last.expect("a worker that recovers was reported"), now)));
-            }
-            // The workers of a runtime that has shut down no longer change either.
+            Some(Change::Recovered) => worker.recover(now).into_iter().for_each(report),
             Some(Change::Blocked { .. })
                 if worker.report.is_none() && self.probe.is_runtime_gone(&self.handle, now) =>
             {
                 return false;
             }
             Some(Change::Blocked { since }) => {
-                let mut blocked = Blocked::new(index, since, now);
+                let mut blocked = Blocked::new(self.handle.id(), index, since, now);
                 if let Some(slot) = slot {
-                    slot.mark_slow(since);
+                    worker.mark = slot.mark_slow(since);
                     blocked = blocked.with_thread(slot, capture);
                 }
                 if let Some(last) = &worker.report {
@@ -124,5 +127,14 @@ impl WatchedRuntime {
             park_unpark: self.metrics.worker_park_unpark_count(worker),
             busy: self.metrics.worker_total_busy_duration(worker),
         }
+    }
+}
+
+impl Worker {
+    /// Returns the report that the worker has recovered, if it was reported as blocked.
+    fn recover(&mut self, now: Instant) -> Option<Report> {
+        let last = self.report.take()?;
+        let is_logged = self.mark.take().is_some_and(|mark| !mark.withdraw());
+        Some(Report::Recovered(Recovered::new(last, now, is_logged)))
     }
 }

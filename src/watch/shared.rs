@@ -47,9 +47,11 @@ struct Seen {
 }
 
 impl Settings {
-    /// Returns the interval between samples.
+    /// Returns the interval between samples. The threshold is a multiple of it, so that no report waits for a sample
+    /// that comes long after the threshold.
     pub(super) fn interval(&self) -> Duration {
-        (self.threshold / 5).min(MAX_INTERVAL)
+        let samples = self.threshold.as_nanos().div_ceil(MAX_INTERVAL.as_nanos()).max(5);
+        self.threshold / u32::try_from(samples).unwrap_or(u32::MAX)
     }
 }
 

@@ -2,11 +2,13 @@
 //!
 //! # Invariants
 //!
-//! - Only the thread that owns a slot writes its `state`. A poll costs two stores, and no clock: the watch supplies the
+//! - Only the thread that owns a slot writes `state`, `tasks` and `worker`. A poll reads no clock: the watch supplies the
 //!   time.
 //! - The upper half of `state` counts the outermost polls of the thread, and the lower half is the label of the
 //!   innermost poll, or 0 between polls. A watch that reads the same count twice, with a label, has seen one poll.
 //! - A poll inside another one changes only the label, and restores it.
+//! - A watch writes `slow` to mark the poll that it reports. The thread clears the mark when that poll ends, or the watch
+//!   withdraws it: whichever comes first reports the end.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -15,6 +17,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Handle, Id};
+use tokio::task;
 
 use super::label::Label;
 use super::trace;
@@ -33,6 +36,8 @@ const NO_WORKER: usize = usize::MAX;
 
 thread_local! {
     static SLOT: Cell<Option<&'static Slot>> = const { Cell::new(None) };
+    /// The task of the last outermost poll.
+    static LAST_TASK: Cell<Option<task::Id>> = const { Cell::new(None) };
     /// Gives the slot back when the thread ends. It stands apart from `SLOT`, which is cheaper without a destructor.
     static OWNED: Cell<Option<OwnedSlot>> = const { Cell::new(None) };
 }
@@ -42,11 +47,14 @@ thread_local! {
 pub(super) struct Slot {
     /// See the invariants.
     state: AtomicU64,
+    /// Counts how often an outermost poll was one of another task than the poll before.
+    tasks: AtomicU64,
     /// The index of the worker that the thread was when it entered its last outermost poll.
     worker: AtomicUsize,
-    /// The outermost poll that a watch has reported, and when the poll began: its count in the upper half, and
-    /// milliseconds since `EPOCH` in the lower one. 0 if there is none.
+    /// The state of the poll that a watch has reported, or 0.
     slow: AtomicU64,
+    /// Since when that poll has blocked its worker, in nanoseconds since `EPOCH`. Written before `slow`.
+    slow_since: AtomicU64,
     owner: Mutex<Option<Owner>>,
 }
 
@@ -72,6 +80,8 @@ pub(super) struct SlotView {
     slot: &'static Slot,
     pub(super) worker: Option<usize>,
     pub(super) poll: PollState,
+    /// Changes when the thread polls another task.
+    pub(super) tasks: u64,
 }
 
 /// What a thread polls.
@@ -81,6 +91,13 @@ pub(super) struct PollState(u64);
 /// Identifies an outermost poll among those that are seen at about the same time: the address of the slot, and the
 /// number of the poll.
 pub(super) type PollId = (usize, u32);
+
+/// A poll that its thread reports when the poll ends.
+#[derive(Debug)]
+pub(super) struct SlowMark {
+    slot: &'static Slot,
+    poll: PollState,
+}
 
 /// Publishes, until it is dropped, that this thread polls a future.
 #[derive(Debug)]
@@ -127,10 +144,17 @@ impl Slot {
     fn enter(&self, label: Label) -> PollState {
         let outer = PollState(self.state.load(Ordering::Relaxed));
         if outer.label().is_none() {
-            // A worker that was handed to another thread by `block_in_place` is another worker's thread from then on.
-            self.worker.store(worker_index::current().unwrap_or(NO_WORKER), Ordering::Relaxed);
+            let task = task::try_id();
+            if LAST_TASK.replace(task) != task {
+                self.tasks.store(self.tasks.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            }
+            // A worker that was handed to another thread by `block_in_place` is that thread's from then on.
+            let worker = worker_index::current().unwrap_or(NO_WORKER);
+            if worker != self.worker.load(Ordering::Relaxed) {
+                self.move_to(worker);
+            }
         }
-        // Pairs with `view`: a watch that sees the poll sees its worker too.
+        // Pairs with `slots_of`: a watch that sees the poll sees its worker too.
         self.state.store(outer.enter(label).0, Ordering::Release);
         outer
     }
@@ -146,15 +170,30 @@ impl Slot {
         }
     }
 
-    /// Reports the end of a poll that a watch has reported while it ran. The event is in the task's own span.
+    /// Reports the end of a poll that a watch has reported while it ran. The event is in the span that is entered around
+    /// the poll.
     #[cold]
     fn report_slow_poll(&self, ended: PollState) {
-        let slow = self.slow.swap(0, Ordering::Relaxed);
-        // A mark can come too late, when its poll has ended and the next one has begun.
-        if let Some(label) = ended.label().filter(|_| PollState(slow).number() == ended.number()) {
-            let took = millis_since_epoch(Instant::now()).wrapping_sub(slow as u32);
-            trace::slow_poll(label, Duration::from_millis(took.into()));
+        let slow = self.slow.load(Ordering::Acquire);
+        if PollState(slow).number() == ended.number() && slow != ended.0 {
+            // An inner poll has ended, and the marked one goes on.
+            return;
         }
+        let since = self.slow_since.load(Ordering::Relaxed);
+        let is_mine = self.slow.compare_exchange(slow, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        // A mark of an earlier poll is cleared without a report.
+        if let Some(label) = ended.label().filter(|_| is_mine && slow == ended.0) {
+            trace::slow_poll(label, Duration::from_nanos(nanos_since_epoch(Instant::now()).saturating_sub(since)));
+        }
+    }
+
+    /// The thread is another worker now, or none, and maybe one of another runtime.
+    #[cold]
+    fn move_to(&self, worker: usize) {
+        if let Some(owner) = &mut *self.owner() {
+            owner.runtime = current_runtime();
+        }
+        self.worker.store(worker, Ordering::Relaxed);
     }
 
     fn owner(&self) -> MutexGuard<'_, Option<Owner>> {
@@ -172,10 +211,21 @@ impl SlotView {
         (std::ptr::from_ref(self.slot).addr(), self.poll.number())
     }
 
-    /// Lets the thread report the end of the poll, if the thread is still in it.
-    pub(super) fn mark_slow(&self, since: Instant) {
-        let mark = u64::from(self.poll.number()) << 32 | u64::from(millis_since_epoch(since));
-        self.slot.slow.store(mark, Ordering::Relaxed);
+    /// Lets the thread report the end of the poll. Returns the mark, to be withdrawn if the thread does not.
+    pub(super) fn mark_slow(&self, since: Instant) -> Option<SlowMark> {
+        self.poll.label()?;
+        self.slot.slow_since.store(nanos_since_epoch(since), Ordering::Relaxed);
+        // Pairs with `report_slow_poll`.
+        self.slot.slow.store(self.poll.0, Ordering::Release);
+        Some(SlowMark { slot: self.slot, poll: self.poll })
+    }
+}
+
+impl SlowMark {
+    /// Returns `true` if the thread has not reported the end of the poll, and never will.
+    pub(super) fn withdraw(self) -> bool {
+        let (slow, poll) = (&self.slot.slow, self.poll.0);
+        slow.compare_exchange(poll, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }
 
@@ -202,7 +252,7 @@ pub(super) fn slots_of(runtime: Id) -> Vec<SlotView> {
         slot.owner().as_ref().filter(|owner| owner.runtime == Some(runtime))?;
         let poll = PollState(slot.state.load(Ordering::Acquire));
         let worker = Some(slot.worker.load(Ordering::Relaxed)).filter(|worker| *worker != NO_WORKER);
-        Some(SlotView { slot, worker, poll })
+        Some(SlotView { slot, worker, poll, tasks: slot.tasks.load(Ordering::Relaxed) })
     };
     slots.iter().filter_map(view).collect()
 }
@@ -210,7 +260,8 @@ pub(super) fn slots_of(runtime: Id) -> Vec<SlotView> {
 /// Makes this thread known to the watches, with the runtime and the worker that it works for now.
 ///
 /// A watch finds the threads of a runtime by itself once they have polled a watched future, or one of the tasks with
-/// which the watch measures the lag. A thread that blocks before that is reported without its name and stack. Call this
+/// which the watch measures the lag. A thread that blocks before that is reported without its name and stack, and so is a
+/// thread that has driven another current-thread runtime before. Call this
 /// function in [`on_thread_park`](tokio::runtime::Builder::on_thread_park), and every worker is known once it has had
 /// nothing to do for the first time. The call costs less than a microsecond.
 ///
@@ -225,10 +276,7 @@ pub(super) fn slots_of(runtime: Id) -> Vec<SlotView> {
 /// ```
 pub fn register_thread() {
     if let Some(slot) = SLOT.get().or_else(register) {
-        if let Some(owner) = &mut *slot.owner() {
-            owner.runtime = current_runtime();
-        }
-        slot.worker.store(worker_index::current().unwrap_or(NO_WORKER), Ordering::Relaxed);
+        slot.move_to(worker_index::current().unwrap_or(NO_WORKER));
     }
 }
 
@@ -255,8 +303,13 @@ fn current_runtime() -> Option<Id> {
     Handle::try_current().ok().map(|handle| handle.id())
 }
 
-fn millis_since_epoch(at: Instant) -> u32 {
-    at.saturating_duration_since(*EPOCH).as_millis() as u32
+/// Begins the time of the marks. No block that a watch reports has begun earlier.
+pub(super) fn begin_epoch() {
+    LazyLock::force(&EPOCH);
+}
+
+fn nanos_since_epoch(at: Instant) -> u64 {
+    u64::try_from(at.saturating_duration_since(*EPOCH).as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl ThreadName {

@@ -16,9 +16,9 @@ pub(super) fn worker_is_blocked(blocked: &Blocked) {
     emit!(WARN, worker, thread, label, ?blocked_for, repeats, at, %hint, stack, "worker is blocked: it polls no other task");
 }
 
-/// The end of a poll that has a label is an event in the task's own span: see `slow_poll`.
+/// The thread itself reports the end of a poll that has a label: see `slow_poll`.
 pub(super) fn worker_has_recovered(recovered: &Recovered) {
-    if recovered.last().label().is_none() {
+    if !recovered.is_logged {
         let (worker, blocked_for) = (recovered.last().worker(), rounded(recovered.total()));
         emit!(INFO, worker, ?blocked_for, "worker is no longer blocked");
     }

@@ -12,6 +12,7 @@ use super::error::WatchError;
 use super::report::{Blocked, Report};
 use super::runtime::{Sample, WatchedRuntime};
 use super::shared::{Settings, Shared};
+use super::slot::begin_epoch;
 use super::stats::WatchStats;
 use super::trace;
 use crate::panic::catch;
@@ -19,17 +20,18 @@ use crate::panic::catch;
 /// Reports the workers of tokio runtimes that are blocked, while they are blocked.
 ///
 /// A thread of the watch reads two counters of each worker, which tokio publishes when the worker parks or unparks, and
-/// after at most 61 polls. If a worker is active and its counters stand still for the
+/// every 61 turns. If a worker is active and its counters stand still for the
 /// [threshold](WatchBuilder::threshold), the worker is reported as an event, to the
 /// [callbacks](WatchBuilder::on_report), and in [`blocked`](Self::blocked).
 ///
-/// All clones share one watch. It ends when the last of them is dropped. It also forgets a runtime that has shut down.
+/// All clones share one watch. It ends when the last of them is dropped, so a [callback](WatchBuilder::on_report) must not
+/// own one. The watch forgets a runtime that has shut down, and then reports its blocked workers as recovered.
 ///
 /// # Precision
 ///
-/// The interval between samples is 20 ms, or a fifth of the threshold if that is less. A report comes at most one
-/// interval after the threshold has passed, unless the machine is too busy to run the thread of the watch. Time in which
-/// the whole process stands still, such as that of a suspended machine, does not count.
+/// The interval between samples is at most 20 ms, and at most a fifth of the threshold. A report comes at most one
+/// interval after the threshold has passed, unless the machine is too busy to run the thread of the watch. If the whole
+/// process stands still, as on a suspended machine, that time does not count towards the threshold.
 ///
 /// # Examples
 ///
@@ -84,6 +86,7 @@ impl Watch {
     }
 
     pub(super) fn start(settings: Settings) -> Result<Self, WatchError> {
+        begin_epoch();
         let shared = Arc::new(Shared::new(settings));
         let watchdog = Watchdog { shared: Arc::clone(&shared), runtimes: Vec::new(), last: Instant::now() };
         let thread = thread::Builder::new().name("onelane-watch".to_owned()).spawn(|| watchdog.run());
@@ -203,6 +206,7 @@ impl Watchdog {
         });
         shared.set_lag(self.runtimes.iter().map(WatchedRuntime::lag).max().unwrap_or_default());
         if !reports.is_empty() {
+            // Before the callbacks, which may look at the watch.
             shared.set_blocked(self.runtimes.iter().flat_map(WatchedRuntime::blocked).cloned().collect());
             reports.iter().for_each(|report| shared.count(report));
             reports.iter().for_each(|report| self.report(report));

@@ -14,8 +14,8 @@ pub(super) struct Counters {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reading {
     pub(super) counters: Counters,
-    /// The number of the poll that the worker's thread has published. `None` while the thread is unknown.
-    pub(super) poll: Option<u32>,
+    /// Changes when the worker's thread polls another task. `None` while the thread is unknown.
+    pub(super) tasks: Option<u64>,
 }
 
 /// What a watch knows of a worker.
@@ -81,11 +81,11 @@ impl WorkerState {
 impl Reading {
     /// Returns `true` if the worker has not returned to its scheduler since an earlier reading.
     ///
-    /// tokio publishes both counters when a worker parks or unparks, and after at most 61 polls (its `event_interval`).
-    /// A worker whose thread has published another poll since then makes progress between these moments.
+    /// tokio publishes both counters when a worker parks or unparks, and every 61 turns (its `event_interval`). A worker
+    /// whose thread polls another task makes progress between these moments.
     pub(super) fn is_stuck_since(self, earlier: Self) -> bool {
         let is_active = self.counters.park_unpark.is_multiple_of(2);
-        let has_progressed = self.poll.zip(earlier.poll).is_some_and(|(poll, earlier)| poll != earlier);
+        let has_progressed = self.tasks.zip(earlier.tasks).is_some_and(|(tasks, earlier)| tasks != earlier);
         is_active && self.counters == earlier.counters && !has_progressed
     }
 }
@@ -99,7 +99,7 @@ mod tests {
     const ACTIVE: Reading = reading(4, 1_000);
 
     const fn reading(park_unpark: u64, busy_millis: u64) -> Reading {
-        Reading { counters: Counters { park_unpark, busy: Duration::from_millis(busy_millis) }, poll: Some(7) }
+        Reading { counters: Counters { park_unpark, busy: Duration::from_millis(busy_millis) }, tasks: Some(7) }
     }
 
     /// Observes the readings, one a tick, and returns the tick of each change, with the tick since which
@@ -129,11 +129,11 @@ mod tests {
         let parked = [reading(5, 1_000); 50];
         let maintains = (0..50).map(|tick| reading(4, tick));
         let parks_and_unparks = (0..50).map(|tick| reading(tick * 2, 1_000));
-        let polls = (0..50).map(|tick| Reading { poll: Some(tick), ..ACTIVE });
+        let changes_tasks = (0..50).map(|tick| Reading { tasks: Some(tick), ..ACTIVE });
         assert_eq!(changes(parked), []);
         assert_eq!(changes(maintains), []);
         assert_eq!(changes(parks_and_unparks), []);
-        assert_eq!(changes(polls), []);
+        assert_eq!(changes(changes_tasks), []);
     }
 
     #[test]
@@ -143,8 +143,8 @@ mod tests {
     }
 
     #[test]
-    fn poll_that_becomes_known_while_the_worker_is_stuck_is_no_progress() {
-        let unknown = Reading { poll: None, ..ACTIVE };
+    fn thread_that_becomes_known_while_the_worker_is_stuck_is_no_progress() {
+        let unknown = Reading { tasks: None, ..ACTIVE };
         assert_eq!(changes([unknown, ACTIVE, unknown, ACTIVE, ACTIVE, ACTIVE]), [(5, Some(0))]);
     }
 

@@ -17,6 +17,8 @@ pub(crate) fn scenario() {
         }
         quiet_panic();
     });
+    #[cfg(target_os = "linux")]
+    let builder = builder.capture_stacks();
     let runtime = multi_thread(1);
     let _watch = builder.start(runtime.handle()).unwrap();
     let blocks = || sleep(SHORT * 10);

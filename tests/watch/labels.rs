@@ -5,7 +5,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use futures::FutureExt;
-use onelane::watch::{Label, watch};
+use onelane::watch::{Label, register_thread, watch};
 use support::runtimes::multi_thread;
 use support::waiting::{Gate, spin_until};
 use tokio::task::block_in_place;
@@ -35,15 +35,19 @@ fn innermost_label_is_reported_and_the_outer_one_afterwards() {
 /// Many short polls in one long one are no progress of the worker.
 #[test]
 fn long_poll_that_polls_many_labelled_futures_is_reported() {
-    let (inbox, runtime) = (Inbox::default(), multi_thread(1));
-    let _watch = inbox.watch(runtime.handle());
-    let outer = async {
-        for _ in 0..40 {
-            let _ = watch("part", async { sleep(Duration::from_millis(10)) }).now_or_never();
-        }
-    };
-    runtime.block_on(runtime.spawn(watch("outer", outer))).unwrap();
-    inbox.wait_for_recovered(1);
+    for has_label in [true, false] {
+        let (inbox, runtime) = (Inbox::default(), multi_thread(1));
+        let _watch = inbox.watch(runtime.handle());
+        let outer = async {
+            for _ in 0..40 {
+                let _ = watch("part", async { sleep(Duration::from_millis(10)) }).now_or_never();
+            }
+        };
+        let task = if has_label { runtime.spawn(watch("outer", outer)) } else { runtime.spawn(outer) };
+        runtime.block_on(task).unwrap();
+        let recovered = inbox.wait_for_recovered(1);
+        assert!(recovered[0].total() > Duration::from_millis(300), "{recovered:?}");
+    }
 }
 
 /// The thread in `block_in_place` has given its worker away. The thread that took it over is the one to name.
@@ -72,6 +76,26 @@ fn worker_that_is_handed_over_and_blocked_at_once_is_reported_without_a_wrong_la
     runtime.spawn(watch("in place", async move { block_in_place(|| in_place.block()) }));
     runtime.spawn(watch("blocks", async move { wait.block() }));
     assert_ne!(inbox.wait_for(1)[0].label(), Some("in place"));
+}
+
+/// The watch knows only the first thread. Its stack would accuse the wrong function.
+#[cfg(target_os = "linux")]
+#[test]
+fn stack_of_a_thread_that_gave_its_worker_away_is_not_reported() {
+    let builder = tokio::runtime::Builder::new_multi_thread().worker_threads(1).on_thread_park(register_thread).build();
+    let (inbox, runtime, gate) = (Inbox::default(), builder.unwrap(), Gate::default());
+    let builder = inbox.builder().threshold(Duration::from_millis(50)).capture_stacks();
+    let _watch = builder.start(runtime.handle()).unwrap();
+    // The debug information has been read, and the worker has parked.
+    sleep(BLOCK * 5);
+    let (in_place, wait) = (gate.wait(), gate.wait());
+    runtime.spawn(async move {
+        tokio::spawn(async move { wait.block() });
+        block_in_place(|| in_place.block());
+    });
+    spin_until(|| gate.inside() == 2);
+    let blocked = inbox.wait_for(1).remove(0);
+    assert!(blocked.stack().is_none(), "{blocked:?}");
 }
 
 /// Slots outlive their threads, and a slot of a thread that has ended says nothing about the next one.

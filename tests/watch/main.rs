@@ -7,6 +7,7 @@ mod inbox;
 mod labels;
 mod reports;
 mod silence;
+mod slow_polls;
 #[cfg(target_os = "linux")]
 mod stacks;
 mod tests_of_users;

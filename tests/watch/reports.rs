@@ -157,6 +157,29 @@ fn one_watch_watches_several_runtimes() {
     assert_eq!(inbox.blocked().len(), 2, "{:?}", inbox.all());
 }
 
+/// No counter changes after the last poll of a runtime.
+#[test]
+fn worker_whose_runtime_shuts_down_recovers() {
+    let inbox = Inbox::default();
+    let watches = inbox.builder().threshold(THRESHOLD).build().unwrap();
+    let runtime = current_thread();
+    watches.add(runtime.handle());
+    runtime.block_on(watch("last poll", async { sleep(BLOCK) }));
+    drop(runtime);
+    inbox.wait_for_recovered(1);
+
+    let (runtime, gate) = (multi_thread(2), Gate::default());
+    watches.add(runtime.handle());
+    let wait = gate.wait();
+    runtime.spawn(watch("blocks on", async move { wait.block() }));
+    inbox.wait_for(2);
+    runtime.shutdown_background();
+    let recovered = inbox.wait_for_recovered(2);
+    assert_eq!(recovered[1].last().label(), Some("blocks on"));
+    let stats = watches.stats();
+    assert!(stats.blocked_now == 0 && watches.blocked().is_empty() && watches.lag().is_zero(), "{stats:?}");
+}
+
 #[test]
 fn callback_that_panics_does_not_end_the_watch() {
     let (inbox, runtime) = (Inbox::default(), multi_thread(1));

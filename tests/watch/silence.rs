@@ -119,6 +119,7 @@ fn runtime_that_has_shut_down_is_not_reported() {
         runtime.block_on(async { tokio::spawn(yield_now()).await.unwrap() });
         drop(runtime);
         assert_silent(&inbox);
+        assert!(watches.lag().is_zero());
         // The watch still reports other runtimes.
         let other = multi_thread(1);
         watches.add(other.handle());

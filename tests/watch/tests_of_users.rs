@@ -29,5 +29,5 @@ async fn panic_names_the_assertion_and_what_to_do() {
     let panic = asserted.await.unwrap_err().into_panic();
     let message = panic.downcast_ref::<String>().unwrap();
     assert!(message.contains(&format!("{file}:{line}")), "{message}");
-    assert!(message.contains("one poll took 6") && message.contains("run_blocking"), "{message}");
+    assert!(message.contains("one poll took ") && message.contains("run_blocking"), "{message}");
 }

@@ -20,7 +20,6 @@ use super::stop_signal::StopSignal;
 use crate::background::service_guard::ServicePermit;
 use crate::background::status::ServiceStatus;
 use crate::sync::lock;
-use crate::watch::Label;
 
 /// The shared state of one generation of a service.
 pub(crate) struct GenerationHandle {
@@ -32,8 +31,6 @@ pub(crate) struct GenerationHandle {
     /// The stack size of threads that run only the service.
     pub(crate) stack_size: Option<usize>,
     pub(crate) child_tasks: ChildTasks,
-    /// Names the service in the reports of a watch.
-    pub(crate) label: Label,
     /// Where the code of the service runs.
     pub(crate) scope: ServiceScope,
     /// The permit of the service's guard, until the generation has ended. The supervisor drops the handle of a
@@ -60,9 +57,8 @@ impl GenerationHandle {
     pub(crate) fn new(id: u32, status: Arc<ServiceStatus>, is_ready: bool, host: Arc<HostShared>) -> Self {
         Self {
             id,
-            label: Label::new(format!("service {}", status.name)),
+            scope: ServiceScope::new(host.host_id(), &status.name),
             status,
-            scope: ServiceScope::new(host.host_id()),
             host,
             stack_size: None,
             child_tasks: ChildTasks::default(),

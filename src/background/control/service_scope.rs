@@ -10,6 +10,7 @@ use pin_project_lite::pin_project;
 use tokio_util::sync::CancellationToken;
 
 use crate::background::service_guard::ServiceLease;
+use crate::watch::Label;
 
 thread_local! {
     /// The id of the innermost host whose service runs on this thread, or 0.
@@ -20,12 +21,14 @@ thread_local! {
 #[derive(Clone, Debug)]
 pub(crate) struct ServiceScope {
     pub(super) host_id: usize,
+    /// Names the service in the reports of a watch.
+    label: Label,
     pub(super) lease: Option<ServiceLease>,
 }
 
 impl ServiceScope {
-    pub(super) fn new(host_id: usize) -> Self {
-        Self { host_id, lease: None }
+    pub(super) fn new(host_id: usize, service: &str) -> Self {
+        Self { host_id, label: Label::new(format!("service {service}")), lease: None }
     }
 
     /// Returns a token that is cancelled when the lease is lost.
@@ -41,6 +44,7 @@ impl ServiceScope {
 
     /// Runs code of the service, and marks the code as such while it runs.
     pub(crate) fn run<T>(&self, code: impl FnOnce() -> T) -> T {
+        let _in_poll = self.label.enter();
         let _lease = self.lease.as_ref().map(ServiceLease::enter);
         let _outer = OuterHost(CURRENT_HOST.replace(self.host_id));
         code()

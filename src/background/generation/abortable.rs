@@ -73,7 +73,6 @@ impl<C: FnOnce() -> F, F: Future> Future for Abortable<'_, C, F> {
 
 /// Runs code of the service in the service's scope, and catches its panic.
 pub(super) fn run_user_code<T>(handle: &GenerationHandle, code: impl FnOnce() -> T) -> Result<T, Interrupt> {
-    let _in_poll = handle.label.enter();
     handle.scope.run(|| catch_work(code)).map_err(Interrupt::Panicked)
 }
 

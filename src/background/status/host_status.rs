@@ -112,7 +112,7 @@ impl HostStatus {
         self.managed.snapshots()
     }
 
-    /// Returns how long the server's runtime takes to poll a task that is ready: [`Watch::lag`] of the host's
+    /// Returns how long a task of the server that is ready waits until it is polled: [`Watch::lag`] of the host's
     /// [watch](crate::background#supervision), or 0 if the host has none. The value is current, not as old as this
     /// snapshot.
     #[must_use]
@@ -120,7 +120,7 @@ impl HostStatus {
         self.watch.as_ref().map_or(Duration::ZERO, WatchView::lag)
     }
 
-    /// Returns the workers of the server's runtime that are blocked now: [`Watch::blocked`] of the host's
+    /// Returns the workers that are blocked now: [`Watch::blocked`] of the host's
     /// [watch](crate::background#supervision). The value is current, not as old as this snapshot.
     #[must_use]
     pub fn blocked(&self) -> Vec<Blocked> {

@@ -35,6 +35,8 @@ const RUNTIME: [&str; 6] = [
     "std::sys::backtrace::__rust_begin_short_backtrace",
     "std::rt::lang_start",
 ];
+/// Functions that give the worker of the thread to another thread.
+const HAND_OVER: [&str; 2] = ["tokio::task::blocking::block_in_place", "tokio::runtime::scheduler::block_in_place::"];
 /// Functions that only call another one.
 const CALLS: [&str; 9] = [
     "core::ops::function::",
@@ -67,6 +69,15 @@ impl Stack {
         let end = end.filter(|end| *end > 0).unwrap_or(frames.len());
         let kept = frames.into_iter().take(end).filter(|frame| !frame.starts_with(&CALLS));
         Self(kept.take(MAX_FRAMES).collect())
+    }
+
+    /// Returns `true` if the thread with these frames has given its worker away, so that it is not the thread to name.
+    #[cfg_attr(
+        not(all(feature = "backtrace", target_os = "linux")),
+        allow(dead_code, reason = "nothing captures frames")
+    )]
+    pub(super) fn is_in_place(frames: &[Frame]) -> bool {
+        frames.iter().any(|frame| frame.starts_with(&HAND_OVER))
     }
 
     /// Returns the frames, from the innermost function outwards.
@@ -190,7 +201,7 @@ mod tests {
                 "app::report::{{closure}}",
                 "<core::pin::Pin<P> as core::future::future::Future>::poll",
                 "<F as core::future::future::Future>::poll",
-                "axum::handler::call",
+                "framework::handler::call",
                 "<tokio::runtime::blocking::task::BlockingTask<T> as core::future::future::Future>::poll",
                 "start_thread",
             ]
@@ -198,7 +209,7 @@ mod tests {
             .into(),
         );
         let kept = ["syscall", "tokio::runtime::scheduler::inject::push", "tokio::task::spawn::spawn"];
-        assert_eq!(names(&stack), [&kept[..], &["app::report::{{closure}}", "axum::handler::call"]].concat());
+        assert_eq!(names(&stack), [&kept[..], &["app::report::{{closure}}", "framework::handler::call"]].concat());
         assert_eq!(culprit(&stack), "app::report::{{closure}}");
     }
 

@@ -54,7 +54,7 @@ impl Capture {
     /// until the debug information of the program has been read.
     pub(in crate::watch) fn stack_of(&self, thread: &ThreadName) -> Option<Stack> {
         let addresses = HAS_SYMBOLS.load(Ordering::Relaxed).then(|| self.addresses_of(thread.tid))??;
-        Some(symbols::stack(&addresses))
+        symbols::stack(&addresses)
     }
 
     /// Returns the addresses of the frames, from the innermost one outwards.

@@ -9,7 +9,9 @@ use crate::watch::stack::frames::{Frame, Stack, is_of_dependency};
 ///
 /// All addresses but the first are those at which a call returns. `resolve` looks up the instruction before, which is the
 /// call, so the first address, that of the instruction that was interrupted, is moved by one.
-pub(super) fn stack(addresses: &[usize]) -> Stack {
+///
+/// Returns `None` if the thread is in `block_in_place`: it is no worker then.
+pub(super) fn stack(addresses: &[usize]) -> Option<Stack> {
     let mut frames = Vec::new();
     for (index, address) in addresses.iter().enumerate() {
         let address = if index == 0 { address.saturating_add(1) } else { *address };
@@ -19,7 +21,7 @@ pub(super) fn stack(addresses: &[usize]) -> Stack {
             frames.push(Frame { function: None, file: None, line: None });
         }
     }
-    Stack::trimmed(frames)
+    (!Stack::is_in_place(&frames)).then(|| Stack::trimmed(frames))
 }
 
 fn frame(symbol: &backtrace::Symbol) -> Frame {
