@@ -59,7 +59,7 @@ impl WatchBuilder {
     ///
     /// # What it costs
     ///
-    /// Requests pay nothing. A report interrupts the blocked thread for HANDLER µs. When the first watch is built, a
+    /// Requests pay nothing. A report interrupts the blocked thread for 3 µs (8 frames) to 15 µs (128 frames). When the first watch is built, a
     /// thread reads the debug information of the program, which takes up to half a second in a debug build and stays in
     /// memory: until then, reports have no stack.
     ///
@@ -81,6 +81,9 @@ impl WatchBuilder {
     ///   reported without its stack. The watch waits 50 ms for it.
     /// - The handler needs a few KiB on the stack of the thread, so it is not for threads with tiny stacks, such as those
     ///   of some coroutines.
+    /// - A thread that is inside libgcc, which unwinds the stack of a panic, is reported without its stack: its registers do
+    ///   not match the tables at that moment. Other code whose tables are wrong, such as assembly that moves the stack
+    ///   pointer without describing that, can crash the program if the signal interrupts it there.
     /// - A program that registers unwind tables while it runs (`__register_frame`), as JIT compilers do, must not capture
     ///   stacks: libgcc before GCC 13 takes a lock to look these tables up, and later ones wait while a table is added.
     ///

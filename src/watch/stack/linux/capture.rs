@@ -61,17 +61,22 @@ impl Capture {
     #[allow(clippy::unused_self, reason = "the value shows that the handler is installed")]
     pub(super) fn addresses_of(&self, tid: libc::pid_t) -> Option<Vec<usize>> {
         let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        if !EXCHANGE.request(tid) {
-            return None;
-        }
         let deadline = Instant::now() + PATIENCE;
+        let pause = || {
+            thread::sleep(PAUSE);
+            Instant::now() < deadline
+        };
+        while !EXCHANGE.request(tid) {
+            if !pause() {
+                return None;
+            }
+        }
         let mut is_running = signal::send(tid);
         while is_running {
+            is_running = pause();
             if let Some(addresses) = EXCHANGE.take(tid) {
                 return Some(addresses).filter(|addresses| !addresses.is_empty());
             }
-            is_running = Instant::now() < deadline;
-            thread::sleep(PAUSE);
         }
         EXCHANGE.withdraw(tid);
         None

@@ -57,13 +57,19 @@ fn recurse(depth: u32, is_stopped: &AtomicBool) -> u32 {
     0
 }
 
-fn capture_many(capture: &Capture, threads: &[&Busy], times: usize) {
+/// Returns how many captures have succeeded.
+fn count_captured(capture: &Capture, threads: &[&Busy], times: usize) -> usize {
     let tids = threads.iter().cycle().map(|thread| thread.tid);
-    let captured = tids.take(times).filter(|tid| capture.addresses_of(*tid).is_some()).count();
+    tids.take(times).filter(|tid| capture.addresses_of(*tid).is_some()).count()
+}
+
+fn capture_many(capture: &Capture, threads: &[&Busy], times: usize) {
+    let captured = count_captured(capture, threads, times);
     // A busy machine may leave the thread waiting for a processor for longer than the watch waits for the thread.
     assert!(captured >= times * 9 / 10, "{captured} of {times}");
 }
 
+/// `ONELANE_LONG_TESTS=1` captures thirty times as often.
 #[test]
 fn thread_that_allocates_locks_and_unwinds_is_captured_ten_thousand_times() {
     let capture = Capture::install().unwrap();
@@ -78,8 +84,20 @@ fn thread_that_allocates_locks_and_unwinds_is_captured_ten_thousand_times() {
             vectors.clear();
         }
     });
-    let other = Busy::new(move || drop(shared.lock().unwrap().pop()));
-    capture_many(&capture, &[&worker, &other, &worker], 10_000);
+    let other = Busy::new(move || {
+        drop(shared.lock().unwrap().pop());
+        let mut numbers: Vec<_> = (0..50).map(|number| format!("{number}: {:?}", Instant::now())).collect();
+        numbers.sort_by_key(|number| std::cmp::Reverse(number.len()));
+        std::hint::black_box(numbers);
+    });
+    let spawner = Busy::new(|| {
+        let unwound = thread::scope(|scope| scope.spawn(|| unwind(3)).join());
+        assert!(unwound.is_err());
+    });
+    let times = std::env::var("ONELANE_LONG_TESTS").map_or(10_000, |_| 300_000);
+    // A thread that is in libgcc has no stack.
+    let captured = count_captured(&capture, &[&worker, &other, &worker, &spawner], times);
+    assert!(captured >= times / 2, "{captured}");
 }
 
 #[test]
@@ -127,14 +145,14 @@ fn calls_of_the_system_survive_the_interruption() {
 }
 
 #[test]
-fn two_watches_that_capture_at_once_do_so_one_after_the_other() {
-    let workers = [0, 1].map(|_| Busy::new(|| drop(std::hint::black_box(vec![0_u8; 64]))));
+fn watches_that_capture_at_once_do_so_one_after_the_other() {
+    let workers = [0; 4].map(|_| Busy::new(|| thread::sleep(Duration::from_millis(1))));
     let capture = Capture::install().unwrap();
-    let both = Barrier::new(2);
+    let all = Barrier::new(workers.len());
     thread::scope(|scope| {
         for worker in &workers {
             scope.spawn(|| {
-                both.wait();
+                all.wait();
                 capture_many(&capture, &[worker], 1_000);
             });
         }
@@ -155,6 +173,8 @@ fn stack_begins_with_the_function_that_was_interrupted() {
     #[inline(never)]
     fn sleeps() {
         thread::sleep(Duration::from_millis(200));
+        // Without it, the call above would take the place of this function on the stack.
+        std::hint::black_box(());
     }
     let capture = Capture::install().unwrap();
     let worker = Busy::new(sleeps);

@@ -12,7 +12,7 @@
 //! | `capture` | [`Capture`], which requests a stack and waits for it |
 //! | `exchange` | the memory that both sides share |
 //! | `signal` | the handler, and the system calls (`unsafe`) |
-//! | `unwinder` | the check that the unwinder takes no lock (`unsafe`) |
+//! | `unwinder` | what makes it safe for a handler to unwind (`unsafe`) |
 //! | `symbols` | from addresses to the names of functions |
 
 mod capture;

@@ -12,6 +12,7 @@ use std::mem::MaybeUninit;
 use std::ptr;
 
 use super::exchange::{Exchange, Writer};
+use super::unwinder;
 
 /// The system sends this signal when urgent data arrives at a socket, and ignores it by default: a signal that arrives
 /// without a handler does no harm.
@@ -73,7 +74,9 @@ extern "C" fn on_signal(_signal: c_int, _info: *mut libc::siginfo_t, context: *m
     if let Some(mut writer) = EXCHANGE.write(tid) {
         // SAFETY: The handler was installed with `SA_SIGINFO`, so the system passes it the context of the thread.
         let interrupted_at = unsafe { program_counter(context) };
-        unwind_from(interrupted_at, &mut writer);
+        if !unwinder::is_in_libgcc(interrupted_at) {
+            unwind_from(interrupted_at, &mut writer);
+        }
         writer.finish();
     }
     // SAFETY: As above.

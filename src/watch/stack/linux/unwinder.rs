@@ -1,18 +1,27 @@
-//! The check that a handler may unwind.
+//! What makes it safe for a handler to unwind: a check of the unwinder, and the addresses where it must not begin.
 //!
 //! An unwinder finds the tables of a function in the list of loaded libraries. libgcc before GCC 12, and every libgcc
 //! with glibc before 2.35, read that list under a lock: a handler that interrupts the owner of the lock would wait for
 //! it forever. The version of glibc alone does not decide: the libgcc of some environments was built for an older glibc.
+//!
+//! The functions of libgcc that continue a panic replace the registers of the thread before they return into the function
+//! that catches the panic. In these few instructions the tables are wrong, and an unwinder that begins there reads at any
+//! address. So a handler that has interrupted libgcc itself does not unwind.
 
 #![allow(unsafe_code, reason = "the list of loaded libraries has no safe interface")]
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
 use std::time::Duration;
+use std::{ptr, slice, thread};
 
 /// How long an unwinder that takes no lock may take, on a machine that is very busy.
 const PATIENCE: Duration = Duration::from_secs(5);
+const LIBRARY: &[u8] = b"libgcc_s.so";
+
+/// The addresses of libgcc's code: the first one, and the one after the last.
+static LIBGCC: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
 
 struct Signals {
     begin: Sender<()>,
@@ -25,14 +34,46 @@ pub(super) fn is_async_signal_safe() -> bool {
     cfg!(any(target_arch = "x86_64", target_arch = "aarch64"))
         && !cfg!(target_feature = "crt-static")
         && has_lock_free_list()
+        && find_libgcc()
         && runs_while_the_list_is_locked(unwind)
+}
+
+/// Returns `true` if the address is in libgcc.
+pub(super) fn is_in_libgcc(address: usize) -> bool {
+    let [start, end] = LIBGCC.each_ref().map(|address| address.load(Ordering::Relaxed));
+    (start..end).contains(&address)
+}
+
+/// Returns `false` if libgcc is part of the executable file.
+fn find_libgcc() -> bool {
+    // SAFETY: The callback has the signature that the function requires, and uses no data.
+    unsafe { libc::dl_iterate_phdr(Some(is_libgcc), ptr::null_mut()) != 0 }
+}
+
+/// Called with each library, until it has returned 1.
+extern "C" fn is_libgcc(library: *mut libc::dl_phdr_info, _size: usize, _data: *mut c_void) -> c_int {
+    // SAFETY: The pointer is valid during the call.
+    let library = unsafe { &*library };
+    // SAFETY: A library has a name, and the main program has an empty one.
+    let name = unsafe { CStr::from_ptr(library.dlpi_name) };
+    if !name.to_bytes().windows(LIBRARY.len()).any(|part| part == LIBRARY) {
+        return 0;
+    }
+    // SAFETY: The library has that many headers, and stays loaded, because the program is linked with it.
+    let headers = unsafe { slice::from_raw_parts(library.dlpi_phdr, library.dlpi_phnum.into()) };
+    let code = headers.iter().find(|header| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_X != 0);
+    let Some(code) = code else { return 0 };
+    let start = library.dlpi_addr as usize + code.p_vaddr as usize;
+    LIBGCC[0].store(start, Ordering::Relaxed);
+    LIBGCC[1].store(start + code.p_memsz as usize, Ordering::Relaxed);
+    1
 }
 
 /// glibc has `_dl_find_object` from 2.35 on. Without it, the check with the lock would take its whole time.
 #[cfg(target_env = "gnu")]
 fn has_lock_free_list() -> bool {
     // SAFETY: The function returns a string that is never freed.
-    let version = unsafe { std::ffi::CStr::from_ptr(libc::gnu_get_libc_version()) };
+    let version = unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) };
     version.to_str().is_ok_and(is_new_enough)
 }
 
@@ -98,7 +139,7 @@ mod tests {
         }
         // SAFETY: The callback uses no pointer.
         let reads_the_list = || unsafe {
-            libc::dl_iterate_phdr(Some(end), std::ptr::null_mut());
+            libc::dl_iterate_phdr(Some(end), ptr::null_mut());
         };
         assert!(!runs_while_the_list_is_locked(reads_the_list));
         assert!(runs_while_the_list_is_locked(unwind));
