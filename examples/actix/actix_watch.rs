@@ -47,9 +47,9 @@ async fn main() -> Result<ShutdownReport, BoxError> {
     // Without the callback, the watch reports as `tracing` events only.
     let watch = Watch::builder().on_report(|report| println!("{report}")).build()?;
     let host = ServiceHost::builder().watch(&watch).build()?;
-    let app = move || {
+    let app = || {
         App::new()
-            .wrap(WatchMiddleware::new(&watch))
+            .wrap(WatchMiddleware::new())
             .route("/", get().to(async || "hello\n"))
             .route("/ping", get().to(ping))
             .route("/slow", get().to(slow))

@@ -107,7 +107,7 @@ mod tests {
     fn changes(readings: impl IntoIterator<Item = Reading>) -> Vec<(u32, Option<u32>)> {
         let start = Instant::now();
         let mut readings = readings.into_iter();
-        let mut state = WorkerState::new(start, readings.next().unwrap(), THRESHOLD);
+        let mut state = WorkerState::new(start, readings.next().expect("there is a reading"), THRESHOLD);
         let ticks_until = |at: Instant| (at.duration_since(start).as_millis() / TICK.as_millis()) as u32;
         let observe =
             |(reading, tick): (Reading, u32)| match state.observe(start + TICK * tick, TICK, reading, THRESHOLD)? {

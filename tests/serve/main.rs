@@ -5,6 +5,7 @@
 mod actix;
 mod background_tasks;
 mod bad_input;
+mod blocked_workers;
 mod client_states;
 mod limits;
 mod many_connections;

@@ -1,4 +1,4 @@
-//! [`WatchMiddleware`], which watches the workers of a server and gives requests the label of their route.
+//! [`WatchMiddleware`], which gives requests the label of their route in the reports of watches.
 
 use std::cell::RefCell;
 use std::future::{Ready, ready};
@@ -12,15 +12,14 @@ use crate::debug::impl_debug;
 use crate::watch::{Label, Watch, Watched, watch};
 use crate::web::route_labels::RouteLabels;
 
-/// Watches the workers of an actix-web server, and gives requests the label of their route, such as `GET /users/{id}`: a
-/// [`Watch`] that reports a worker as blocked names the route whose handler, extractor or inner middleware runs on it.
+/// Gives requests the label of their route, such as `GET /users/{id}`: a [`Watch`] that reports a worker as blocked names
+/// the route whose handler, extractor or inner middleware runs on it.
 ///
 /// Wrap the app, a scope or a resource. Wrap it before guard and flight middlewares, which are then outside: a handler
 /// that continues without its client, and a run that several clients share, keep their label.
 ///
-/// Each worker has a runtime of its own, which the middleware [adds](Watch::add) to the watch when the worker starts. A
-/// server that [`serve`](super::serve()) runs should use one watch: pass it to
-/// [`ServiceHostBuilder::watch`](crate::background::ServiceHostBuilder::watch), too.
+/// Each worker of actix-web has a runtime of its own. The host of [`serve`](super::serve()) watches all of them. Without a
+/// host, pass a watch to [`watch`](Self::watch).
 ///
 /// The call of the service and each poll of its future have the label. What the handler does elsewhere does not: in tasks
 /// that it spawns, and while the body of its response is sent. A request that waits blocks nothing and is not reported.
@@ -42,22 +41,30 @@ use crate::web::route_labels::RouteLabels;
 ///     let watch = Watch::builder().build()?;
 ///     let app = move || {
 ///         let handler = || async { "reported as `GET /users/{id}` if this blocks" };
-///         App::new().wrap(WatchMiddleware::new(&watch)).route("/users/{id}", web::get().to(handler))
+///         App::new().wrap(WatchMiddleware::new().watch(&watch)).route("/users/{id}", web::get().to(handler))
 ///     };
 ///     HttpServer::new(app).bind("127.0.0.1:3000")?.run().await?;
 ///     Ok(())
 /// }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct WatchMiddleware {
-    watch: Watch,
+    watch: Option<Watch>,
 }
 
 impl WatchMiddleware {
-    /// Creates a middleware for a watch, which it keeps running.
+    /// Creates a middleware that gives requests their labels.
     #[must_use]
-    pub fn new(watch: &Watch) -> Self {
-        Self { watch: watch.clone() }
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// [Adds](Watch::add) the runtime of each worker to `watch` when the worker starts. The middleware keeps the watch
+    /// running.
+    #[must_use]
+    pub fn watch(mut self, watch: &Watch) -> Self {
+        self.watch = Some(watch.clone());
+        self
     }
 }
 
@@ -73,8 +80,8 @@ where
 
     /// Called on each worker.
     fn new_transform(&self, inner: S) -> Self::Future {
-        if let Ok(runtime) = Handle::try_current() {
-            self.watch.add(&runtime);
+        if let (Some(watch), Ok(runtime)) = (&self.watch, Handle::try_current()) {
+            watch.add(&runtime);
         }
         ready(Ok(WatchService { inner, labels: RefCell::default() }))
     }

@@ -1,13 +1,15 @@
 //! [`MakeLinkedService`], which adds the link to the client and the client's address to the requests of an app.
 
+use std::any::Any;
 use std::convert::Infallible;
 use std::future::{Ready, ready};
+use std::mem;
 use std::task::{Context, Poll};
 
-use axum::Extension;
 use axum::extract::ConnectInfo;
 use axum::middleware::AddExtension;
 use axum::serve::{IncomingStream, Listener};
+use axum::{Extension, Router};
 
 use super::listener::WatchedStream;
 use crate::web::ClientLink;
@@ -43,9 +45,20 @@ pub struct MakeLinkedService<S>(S);
 
 impl<S> MakeLinkedService<S> {
     /// Serves each connection with a clone of `app`, such as a `Router`.
-    pub fn new(app: S) -> Self {
-        Self(app)
+    pub fn new(app: S) -> Self
+    where
+        S: 'static,
+    {
+        Self(with_built_routes(app))
     }
+}
+
+/// Builds the routes of a `Router` and their layers now. Otherwise axum would build them anew for each request.
+pub(super) fn with_built_routes<S: 'static>(mut app: S) -> S {
+    if let Some(router) = (&mut app as &mut dyn Any).downcast_mut::<Router>() {
+        *router = mem::take(router).with_state(());
+    }
+    app
 }
 
 impl<S, L> Service<IncomingStream<'_, L>> for MakeLinkedService<S>

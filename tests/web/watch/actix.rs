@@ -27,7 +27,7 @@ fn site(configure: impl Fn(&mut ServiceConfig, &WatchMiddleware, &Wait) + Clone 
     let (wait, watched) = (gate.wait(), watch.clone());
     let server = Server::serve(move || {
         let app = move || {
-            let (configure, wait, watched) = (configure.clone(), wait.clone(), WatchMiddleware::new(&watched));
+            let (configure, wait, watched) = (configure.clone(), wait.clone(), WatchMiddleware::new().watch(&watched));
             App::new().configure(move |config| configure(config, &watched, &wait))
         };
         let server = HttpServer::new(app).workers(2).h1_allow_half_closed(false).disable_signals();
@@ -45,7 +45,7 @@ fn watched_app(threshold: Duration, in_tokio: bool, configure: fn(&mut ServiceCo
     let start = move || {
         let app = move || {
             let wait = wait.clone();
-            App::new().wrap(WatchMiddleware::new(&watched)).configure(move |config| configure(config, &wait))
+            App::new().wrap(WatchMiddleware::new().watch(&watched)).configure(move |config| configure(config, &wait))
         };
         let server = HttpServer::new(app).workers(2).h1_allow_half_closed(false).disable_signals();
         let server = server.bind("127.0.0.1:0").unwrap();
@@ -142,7 +142,7 @@ fn clients_cannot_create_labels() {
 async fn middleware_remembers_a_bounded_number_of_paths() {
     let inner =
         fn_service(async |request: ServiceRequest| Ok::<_, Error>(request.into_response(HttpResponse::Ok().finish())));
-    let service = WatchMiddleware::new(&Watch::builder().build().unwrap()).new_transform(inner).await.unwrap();
+    let service = WatchMiddleware::new().new_transform(inner).await.unwrap();
     let remembered = async |path: String| -> usize {
         service.call(TestRequest::with_uri(&path).to_srv_request()).await.unwrap();
         let debug = format!("{service:?}");

@@ -19,6 +19,7 @@ use super::service::MakeServed;
 use crate::background::{HostError, HostHandle, ServiceHost, ShutdownReport};
 use crate::debug::impl_debug;
 use crate::web::ServeConfig;
+use crate::web::axum::make_service::with_built_routes;
 use crate::web::serve::{Connections, CutOnDrop};
 use crate::web::tower::Service;
 
@@ -148,8 +149,8 @@ where
             let cut = CutOnDrop(Arc::clone(&connections));
             let listener = ServedListener::new(self.listener, Arc::clone(&connections));
             let may_end = CancellationToken::new();
-            let server =
-                axum::serve(listener, MakeServed(self.app)).with_graceful_shutdown(may_end.clone().cancelled_owned());
+            let server = axum::serve(listener, MakeServed(with_built_routes(self.app)))
+                .with_graceful_shutdown(may_end.clone().cancelled_owned());
             let drain = async {
                 connections.idle_closed(&self.host).await;
                 may_end.cancel();
