@@ -113,12 +113,12 @@
 //!
 //! The supervisor runs on its own small thread, so a blocked server runtime delays neither a shutdown nor a deadline.
 //!
-//! With its own thread, the host also starts a [watch](crate::watch). The watch, on another small thread, reports workers of the server's runtime that are blocked for
-//! 100 ms, and names the service that blocks them, or the route behind a [layer](crate::watch). The results are also in
-//! [`HostStatus::blocked`] and [`HostStatus::runtime_lag`], and in the verbose responses of the probes. With
-//! [`actix::serve`](crate::web::actix::serve()), the watch covers the runtimes of the workers, too. If a watch of yours
-//! has the runtime, the host uses that one. Otherwise set another threshold or a callback with
-//! [`ServiceHostBuilder::watch`].
+//! With its own thread, the host also starts a [watch](crate::watch), which has another small thread. The watch reports
+//! a worker of the server's runtime that is blocked for 100 ms. The report names the service that blocks the worker, or
+//! the route behind a [layer](crate::watch). [`HostStatus::blocked`], [`HostStatus::runtime_lag`] and the verbose
+//! responses of the probes show the results, too. With [`actix::serve`](crate::web::actix::serve()), the watch also
+//! covers the runtimes of the workers. If a watch of the program already has the server's runtime, the host uses that
+//! watch. [`ServiceHostBuilder::watch`] sets a watch with another threshold or with a callback.
 //!
 //! # Probes
 //!

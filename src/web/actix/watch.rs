@@ -1,4 +1,4 @@
-//! [`WatchMiddleware`], which watches the workers of a server and gives requests the label of their route.
+//! [`WatchMiddleware`], which watches the workers of a server, and labels each request with its route.
 
 use std::cell::RefCell;
 use std::future::{Ready, ready};
@@ -12,23 +12,24 @@ use crate::debug::impl_debug;
 use crate::watch::{Label, Watch, Watched, watch};
 use crate::web::route_labels::RouteLabels;
 
-/// Watches the workers of an actix-web server, and gives requests the label of their route, such as `GET /users/{id}`: a
-/// [`Watch`] that reports a worker as blocked names the route whose handler, extractor or inner middleware runs on it.
+/// Watches the workers of an actix-web server, and labels each request with its route, such as `GET /users/{id}`. If a
+/// handler, an extractor or an inner middleware blocks a worker, the report of the [`Watch`] names the route.
 ///
-/// Wrap the app, a scope or a resource. Wrap it before guard and flight middlewares, which are then outside: a handler
-/// that continues without its client, and a run that several clients share, keep their label.
+/// Wrap an app, a scope or a resource with this middleware. Add guard and flight middlewares afterwards, so that they
+/// are outside of this one. A handler that continues without its client, and a run that several clients share, then
+/// keep their label.
 ///
-/// Each worker has a runtime of its own, which the middleware [adds](Watch::add) to the watch when the worker starts. A
-/// server that [`serve`](super::serve()) runs should use one watch: pass it to
+/// Each worker has its own runtime. The middleware [adds](Watch::add) the runtime to the watch when the worker starts.
+/// A server that [`serve`](super::serve()) runs should use one watch: pass the same watch to
 /// [`ServiceHostBuilder::watch`](crate::background::ServiceHostBuilder::watch), too.
 ///
-/// The call of the service and each poll of its future have the label. What the handler does elsewhere does not: in tasks
-/// that it spawns, and while the body of its response is sent. A request that waits blocks nothing and is not reported.
+/// The call of the service and each poll of its future have the label. The tasks that a handler spawns have no label,
+/// and neither has the body of its response. A request that waits blocks nothing and is not reported.
 ///
 /// # Labels
 ///
-/// The pattern is that of [`match_pattern`](ServiceRequest::match_pattern). A request that matches no resource has the
-/// label `unmatched`, and the method of a request is `OTHER` if HTTP does not define it. So clients can't create labels.
+/// The pattern is that of [`match_pattern`](ServiceRequest::match_pattern). The label of a request that matches no
+/// resource is `unmatched`. A method that HTTP does not define appears as `OTHER`. So clients can't create labels.
 ///
 /// # Examples
 ///
@@ -54,7 +55,7 @@ pub struct WatchMiddleware {
 }
 
 impl WatchMiddleware {
-    /// Creates a middleware for a watch, which it keeps running.
+    /// Creates a middleware for a watch. The middleware keeps the watch running.
     #[must_use]
     pub fn new(watch: &Watch) -> Self {
         Self { watch: watch.clone() }
@@ -71,7 +72,7 @@ where
     type InitError = ();
     type Future = Ready<Result<Self::Transform, ()>>;
 
-    /// Called on each worker.
+    /// Adds the worker's runtime to the watch. actix-web calls this on each worker.
     fn new_transform(&self, inner: S) -> Self::Future {
         if let Ok(runtime) = Handle::try_current() {
             self.watch.add(&runtime);
@@ -83,8 +84,8 @@ where
 /// A service whose requests have the label of their route. Created by [`WatchMiddleware`].
 pub struct WatchService<S> {
     inner: S,
-    /// The labels by path. Before the request reaches its resource, actix-web finds the pattern by matching the path
-    /// against the patterns of the app one by one.
+    /// The labels by path. They save the call of `match_pattern`, which compares the path with the patterns of the app
+    /// one by one.
     labels: RefCell<RouteLabels>,
 }
 
