@@ -179,6 +179,8 @@ impl fmt::Display for Stack {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
+
     use super::*;
 
     const REGISTRY: &str = "/home/me/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f";

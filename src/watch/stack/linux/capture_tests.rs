@@ -1,5 +1,7 @@
 //! Unit tests of [`Capture`], with the real signal. Miri can't run them: it delivers no signals.
 
+#![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
+
 use std::io::{Read, Write};
 use std::panic::{catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -103,6 +103,8 @@ fn state(tid: libc::pid_t, phase: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "an unexpected result fails the test")]
+
     use super::*;
 
     #[test]
