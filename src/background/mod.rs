@@ -163,8 +163,8 @@
 //! ```
 //!
 //! Errors and panics of services are withheld: they are in the status and in the log. Lines that begin with `warn:`
-//! name the workers of the runtime that are blocked, and list excluded names that no service has. Responses are plain text with `Cache-Control: no-store`. HEAD is supported
-//! like GET, and other methods get 405.
+//! name the blocked workers of the runtime, and list excluded names that no service has. Responses are plain text with
+//! `Cache-Control: no-store`. HEAD is supported like GET, and other methods get 405.
 //!
 //! With `probe_listener(TcpListener::bind("0.0.0.0:8081")?)`:
 //!

@@ -1,4 +1,4 @@
-//! Reports which worker of a tokio runtime is blocked, and by which route or task, while it is blocked.
+//! Reports blocked workers of tokio runtimes while they are blocked, with the route or task that blocks each worker.
 //!
 //! A worker that runs `std::thread::sleep`, a blocking client or a long computation polls no other task until that call
 //! returns. The other requests of the worker wait, and no log says why.

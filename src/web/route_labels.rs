@@ -16,7 +16,7 @@ const METHODS: [&str; 10] = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "O
 const MAX_KEYS: usize = 1_024;
 const MAX_KEY: usize = 256;
 
-/// Remembers labels, so that only the first request with a method and a key allocates.
+/// Remembers labels. A request whose label is remembered allocates nothing.
 #[derive(Default)]
 pub(super) struct RouteLabels(HashMap<Box<str>, [Option<Label>; METHODS.len()]>);
 
