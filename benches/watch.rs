@@ -2,8 +2,9 @@
 //!
 //! `cargo bench --features full --bench watch`
 //!
-//! After criterion's own figures, the variants of a poll take turns in short rounds, and a line prints the median of the
-//! differences. The sampler has no criterion figure: lines print the CPU time of its thread.
+//! After criterion's own figures, the variants of a poll take turns in short rounds, and the benchmark prints the
+//! median of the differences. The thread of a watch has no figure of criterion: the benchmark prints the CPU time of
+//! the thread.
 
 #![allow(clippy::print_stdout, reason = "it prints differences and CPU times")]
 
@@ -39,7 +40,7 @@ impl Future for Counts {
     }
 }
 
-/// Polls `future` inside a task of a runtime, and returns the time.
+/// Polls `future` many times, and returns the time that the polls took.
 fn poll(future: &mut (impl Future + Unpin), polls: u64) -> Duration {
     let mut cx = Context::from_waker(Waker::noop());
     let start = Instant::now();
@@ -92,15 +93,15 @@ fn print_difference(name: &str, runtime: &Runtime) {
     println!("guarded_poll {name} watched - bare: {median:.2} ns (quartiles {low:.2} to {high:.2})");
 }
 
-/// Prints the CPU time of the thread of a watch as a share of one processor, beside that of a thread which only wakes as
-/// often.
+/// Prints the CPU time of a watch's thread as a share of one processor, beside the share of a thread that only wakes up
+/// as often.
 fn sampler() {
     const WORKERS: usize = 16;
     /// The interval of the watch.
     const INTERVAL: Duration = Duration::from_millis(20);
     const MEASURED: Duration = Duration::from_secs(10);
     let runtime = Builder::new_multi_thread().worker_threads(WORKERS).build().expect("the runtime is built");
-    // Workers that share two processors are not reported.
+    // The threshold is above the time for which a worker waits for one of two processors.
     let watching = Watch::builder().threshold(Duration::from_secs(60)).start(runtime.handle());
     let watching = watching.expect("the watch starts");
     let wakes = || loop {
@@ -115,7 +116,7 @@ fn sampler() {
         let [watch, wakes] = [0, 1].map(|i| (after[i] - before[i]).as_secs_f64() / MEASURED.as_secs_f64() * 100.0);
         println!("sampler {WORKERS}_workers_{load}: {watch:.3} % of one processor (only wakes: {wakes:.3} %)");
     };
-    // The threads have started.
+    // After this pause, all threads have started.
     thread::sleep(INTERVAL * 5);
     measure("idle");
     for _ in 0..WORKERS {

@@ -52,7 +52,7 @@
 //! | [`backend`] | extends a guard to all processes of a host, or all machines of a cluster |
 //! | [`offload`] | moves blocking work off the runtime under a limit, and calls back into async code |
 //! | [`background`] | runs services that start before the first request and stop after the last |
-//! | [`watch`] | reports which worker is blocked, and by which route or task, while it is blocked |
+//! | [`watch`] | reports a blocked worker, and the route or task that blocks the worker |
 //!
 //! # Features
 //!
@@ -63,7 +63,7 @@
 //! | `guard` | [`guard`]: guards for an endpoint or for each key, and single flights |
 //! | `offload` | [`offload`]: pools for blocking work, streams from blocking iterators, the capacity limiter |
 //! | `background` | [`background`]: services that start before the server and stop after it (implies `watch`) |
-//! | `watch` | [`watch`]: reports of workers that are blocked |
+//! | `watch` | [`watch`]: reports of blocked workers |
 //! | `backtrace` | [stacks](watch::WatchBuilder::capture_stacks) in these reports (Linux with glibc; implies `watch`) |
 //! | `cpu` | [`run_cpu`] and [`CpuPool`]: computations on threads of their own (implies `offload`) |
 //! | `process` | [`ProcessPool`]: computations in other processes, which may crash (Linux; implies `cpu`) |
@@ -83,8 +83,8 @@
 //! | `full` | all of the above |
 //!
 //! With `offload`, the features `axum` and `actix-web` include handlers that run on a pool, with `cpu` also
-//! `cpu_handler`, and with `process` also `process_handler`. With `background`, they include probe routes. With `watch`,
-//! they and `tower` include the layers that name the blocked route.
+//! `cpu_handler`, and with `process` also `process_handler`. With `background`, they include probe routes. With
+//! `watch`, they and `tower` include the layers that label requests for the reports.
 //!
 //! # More
 //!

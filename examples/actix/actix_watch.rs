@@ -1,4 +1,4 @@
-//! Which route blocks the only worker, printed while the route blocks, in actix-web.
+//! Prints which route blocks the only worker, while the worker is blocked, in actix-web.
 //!
 //! Run it: `cargo run --example actix_watch`. `PORT` (default 3000; 0 picks a free port) sets the port. `HOLD_MS`
 //! (default 2000) scales the waits: `/ping` blocks 2.5 times as long (5 s), `/slow` twice as long (4 s). The server has
@@ -11,7 +11,7 @@
 //! curl localhost:3000/slow   # then localhost:3000/ in a second terminal: that request has to wait
 //! ```
 //!
-//! Stop it with Ctrl+C while a route blocks: the route still ends, and its client gets the response.
+//! Stop it with Ctrl+C while a route blocks the worker: the route still ends, and its client gets the response.
 
 #![allow(clippy::print_stdout, reason = "the example shows the order of events on stdout")]
 
@@ -44,7 +44,7 @@ fn hold() -> Duration {
 
 #[actix_web::main]
 async fn main() -> Result<ShutdownReport, BoxError> {
-    // Without the callback, the watch reports as `tracing` events only.
+    // Without the callback, the watch only emits `tracing` events.
     let watch = Watch::builder().on_report(|report| println!("{report}")).build()?;
     let host = ServiceHost::builder().watch(&watch).build()?;
     let app = || {

@@ -1,4 +1,4 @@
-//! [`HostWatch`], the watch over the server's runtime.
+//! [`HostWatch`], which selects the watch of the server's runtime.
 
 use tokio::runtime::Handle;
 
@@ -8,15 +8,17 @@ use crate::watch::Watch;
 /// The watch of a host that has not been started.
 #[derive(Debug)]
 pub(crate) enum HostWatch {
-    /// The host starts one, if the runtime has none, and if the supervisor has a thread of its own. The supervisor of a
-    /// test may be a task of a runtime whose clock is paused, and such a host needs no thread at all.
+    /// The host starts a watch if no other watch has the runtime, and if the supervisor has its own thread. In a test,
+    /// the supervisor may be a task of a runtime whose clock is paused. Such a host needs no thread at all, and has no
+    /// watch.
     Own,
     Shared(Watch),
     None,
 }
 
 impl HostWatch {
-    /// Watches the server's runtime while the returned value exists.
+    /// Returns the watch of the server's runtime, if there is one. A watch of the host's own ends when the value is
+    /// dropped.
     pub(crate) fn start(self, server: &Handle, has_own_thread: bool) -> Option<Watch> {
         match self {
             Self::Own if has_own_thread => {

@@ -113,12 +113,12 @@
 //!
 //! The supervisor runs on its own small thread, so a blocked server runtime delays neither a shutdown nor a deadline.
 //!
-//! With its own thread, the host also starts a [watch](crate::watch). The watch, on another small thread, reports workers of the server's runtime that are blocked for
-//! 100 ms, and names the service that blocks them, or the route behind a [layer](crate::watch). The results are also in
-//! [`HostStatus::blocked`] and [`HostStatus::runtime_lag`], and in the verbose responses of the probes. With
-//! [`actix::serve`](crate::web::actix::serve()), the watch covers the runtimes of the workers, too. If a watch of yours
-//! has the runtime, the host uses that one. Otherwise set another threshold or a callback with
-//! [`ServiceHostBuilder::watch`].
+//! With its own thread, the host also starts a [watch](crate::watch), which has another small thread. The watch reports
+//! a worker of the server's runtime that is blocked for 100 ms. The report names the service that blocks the worker, or
+//! the route behind a [layer](crate::watch). [`HostStatus::blocked`], [`HostStatus::runtime_lag`] and the verbose
+//! responses of the probes show the results, too. With [`actix::serve`](crate::web::actix::serve()), the watch also
+//! covers the runtimes of the workers. If a watch of the program already has the server's runtime, the host uses that
+//! watch. [`ServiceHostBuilder::watch`] sets a watch with another threshold or with a callback.
 //!
 //! # Probes
 //!
@@ -163,8 +163,8 @@
 //! ```
 //!
 //! Errors and panics of services are withheld: they are in the status and in the log. Lines that begin with `warn:`
-//! name the workers of the runtime that are blocked, and list excluded names that no service has. Responses are plain text with `Cache-Control: no-store`. HEAD is supported
-//! like GET, and other methods get 405.
+//! name the blocked workers of the runtime, and list excluded names that no service has. Responses are plain text with
+//! `Cache-Control: no-store`. HEAD is supported like GET, and other methods get 405.
 //!
 //! With `probe_listener(TcpListener::bind("0.0.0.0:8081")?)`:
 //!

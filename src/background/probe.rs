@@ -223,7 +223,7 @@ impl fmt::Display for ProbeCheck<'_> {
             write!(EscapeControls(f), "[+]{name} ok: {kind}, {active} active, {waiting} waiting{closed}")?;
             f.write_char('\n')?;
         }
-        // The response omits threads and functions, which clients of a probe need not see.
+        // Clients of a probe need not see the names of threads and functions.
         for blocked in self.host.blocked() {
             let (worker, blocked_for) = (blocked.worker(), rounded(blocked.since().elapsed()));
             let by = blocked.label().map_or_else(String::new, |label| format!(" by {label}"));

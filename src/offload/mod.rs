@@ -49,9 +49,10 @@
 //! Queued tasks start in the order of their [`Priority`], and in FIFO order within a priority. No priority is starved.
 //! With `max_queued`, the pool refuses tasks beyond that number, not counting tasks for which a token is free.
 //! Runtimes, and pools that share a limiter, take turns. A task holds a token only once it has a thread: where all
-//! blocking threads of a runtime are busy, its tasks keep no token from others. A thread of the process, `onelane-pools`, looks
-//! after tasks that wait for a blocking thread, and requests one again that the system has refused. It starts with the
-//! first task of a [`BlockingPool`], and ends when no task has needed a new thread for 10 s.
+//! blocking threads of a runtime are busy, its tasks keep no token from others. The thread `onelane-pools` looks after
+//! tasks that wait for a blocking thread, and requests a thread again if the system has refused one. The thread
+//! `onelane-pools` starts with the first task of a [`BlockingPool`], and ends when no task has needed a new thread for
+//! 10 s.
 //! When an iterator continues after its reader was slow, it is queued behind the tasks of its priority that are already
 //! waiting.
 //!

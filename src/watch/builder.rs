@@ -24,8 +24,8 @@ impl WatchBuilder {
         Self { threshold: Duration::from_millis(100), callbacks: Vec::new(), captures_stacks: false }
     }
 
-    /// Sets how long a worker may be in one poll, from 1 ms to 1 h. The default is 100 ms, that of asyncio's
-    /// `slow_callback_duration`.
+    /// Sets how long a worker may go without returning to its scheduler, from 1 ms to 1 h. The default is 100 ms, which
+    /// is also the default of asyncio's `slow_callback_duration`.
     pub fn threshold(mut self, threshold: Duration) -> Self {
         self.threshold = threshold;
         self
@@ -33,20 +33,20 @@ impl WatchBuilder {
 
     /// Adds a callback that receives each report.
     ///
-    /// The thread of the watch calls it, and takes no samples meanwhile: a callback that takes long makes durations
-    /// imprecise, and hides short blocks. A panic in it is reported as an event, and the watch continues. Let it own no
-    /// [`Watch`]: that watch would never end.
+    /// The thread of the watch calls the callback, and takes no sample until the callback returns. A slow callback
+    /// makes durations imprecise, and hides short blocks. If the callback panics, the watch emits an event and
+    /// continues. The callback must not own a clone of its own [`Watch`], because that watch would never end.
     pub fn on_report(mut self, callback: impl Fn(&Report) + Send + Sync + 'static) -> Self {
         self.callbacks.push(Box::new(callback));
         self
     }
 
-    /// Adds the stack of the blocked thread to each report, if the thread is known: see
-    /// [`register_thread`](super::register_thread). [`Stack::culprit`](super::Stack::culprit) is the function to mend, and
-    /// [`Hint`](super::Hint) says what to do about it.
+    /// Adds the stack of the blocked thread to each report, if the watch knows the thread: see
+    /// [`register_thread`](super::register_thread). [`Stack::culprit`](super::Stack::culprit) returns the function to
+    /// fix, and [`Hint`](super::Hint) says how to fix the function.
     ///
-    /// The watch sends the thread a `SIGURG`, whose handler writes down the addresses of the innermost 128 functions. The
-    /// thread of the watch finds out their names, which takes a few milliseconds.
+    /// The watch sends `SIGURG` to the thread. The signal's handler records the addresses of the innermost 128
+    /// functions. The thread of the watch then looks up the names of these functions, which takes a few milliseconds.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -59,33 +59,37 @@ impl WatchBuilder {
     ///
     /// # What it costs
     ///
-    /// Requests pay nothing. A report interrupts the blocked thread for 3 µs (8 frames) to 15 µs (128 frames). When the first watch is built, a
-    /// thread reads the debug information of the program, which takes up to half a second in a debug build and stays in
-    /// memory: until then, reports have no stack.
+    /// A poll costs no more than without stacks. A report interrupts the blocked thread for 3 µs (8 frames) to 15 µs
+    /// (128 frames). When the first watch that captures stacks is built, a thread reads the debug information of the
+    /// program. That takes up to half a second in a debug build, and the information stays in memory. Reports have no
+    /// stack until the thread has finished.
     ///
     /// # What the program needs
     ///
-    /// - Linux with glibc 2.35 or newer, linked dynamically, and the libgcc of GCC 12 or newer, on x86-64 or 64-bit ARM.
-    ///   With older ones, unwinding takes a lock that the interrupted thread may hold.
-    /// - Symbols for the names of functions: not `strip = true`. Debug information for files and lines:
-    ///   `debug = "limited"` in the profile.
+    /// - Linux with glibc 2.35 or newer, linked dynamically, and the libgcc of GCC 12 or newer, on x86-64 or 64-bit
+    ///   ARM. Older versions unwind under a lock that the interrupted thread may hold.
+    /// - Symbols, for the names of functions: do not set `strip = true`.
+    /// - Debug information, for files and lines: set `debug = "limited"` in the profile.
     ///
     /// # Limits
     ///
-    /// - The handler stays installed as long as the process runs. It ignores any `SIGURG` that no watch has sent. A handler
-    ///   that is installed later has to call the previous one, as those of `tokio::signal` and `signal-hook` do: otherwise
-    ///   reports have no stack.
-    /// - The system restarts most calls that the signal interrupts. Those that it never restarts, such as `nanosleep`,
-    ///   `poll` and `epoll_wait`, fail with `EINTR`: the standard library and tokio repeat them, and C code has to.
-    /// - A thread that blocks `SIGURG`, or that is in a wait of the kernel that nothing interrupts, such as for a disk, is
-    ///   reported without its stack. The watch waits 50 ms for it.
-    /// - The handler needs a few KiB on the stack of the thread, so it is not for threads with tiny stacks, such as those
-    ///   of some coroutines.
-    /// - A thread that is inside libgcc, which unwinds the stack of a panic, is reported without its stack: its registers do
-    ///   not match the tables at that moment. Other code whose tables are wrong, such as assembly that moves the stack
-    ///   pointer without describing that, can crash the program if the signal interrupts it there.
-    /// - A program that registers unwind tables while it runs (`__register_frame`), as JIT compilers do, must not capture
-    ///   stacks: libgcc before GCC 13 takes a lock to look these tables up, and later ones wait while a table is added.
+    /// - The handler stays installed as long as the process runs. It ignores any `SIGURG` that no watch has sent. A
+    ///   handler that is installed later must call the previous handler, as the handlers of `tokio::signal` and
+    ///   `signal-hook` do. Otherwise reports have no stack.
+    /// - The system restarts most system calls that the signal interrupts. Some calls are never restarted, such as
+    ///   `nanosleep`, `poll` and `epoll_wait`: they fail with `EINTR`. The standard library and tokio repeat these
+    ///   calls, and C code must repeat them, too.
+    /// - The report has no stack if the thread blocks `SIGURG`, or waits in the kernel where no signal interrupts the
+    ///   thread, such as for a disk. The watch gives up after 50 ms.
+    /// - The handler needs a few KiB of the thread's stack. Do not capture stacks in a program that polls tasks on tiny
+    ///   stacks, such as those of some coroutines.
+    /// - The report has no stack if the thread is inside libgcc, which unwinds the stack of a panic, because the
+    ///   thread's registers do not match the unwind tables at that moment. If the signal interrupts other code whose
+    ///   tables are wrong, the program can crash. An example is assembly that moves the stack pointer without
+    ///   describing the move.
+    /// - A program that registers unwind tables while it runs (`__register_frame`), as JIT compilers do, must not
+    ///   capture stacks: libgcc before GCC 13 looks up these tables under a lock, and later versions wait while a table
+    ///   is added.
     ///
     /// On other systems, and if the program has another handler for `SIGURG`, [`build`](Self::build) returns
     /// [`WatchError::StacksUnavailable`].
@@ -99,7 +103,8 @@ impl WatchBuilder {
     ///
     /// # Errors
     ///
-    /// A setting is out of range, or the system has no thread for the watch: see [`WatchError`].
+    /// Returns a [`WatchError`] if the threshold is out of range, if stacks can't be captured, or if the system has no
+    /// thread for the watch.
     pub fn build(self) -> Result<Watch, WatchError> {
         if !(Duration::from_millis(1)..=Duration::from_secs(3_600)).contains(&self.threshold) {
             return Err(WatchError::Threshold(self.threshold));
@@ -112,7 +117,7 @@ impl WatchBuilder {
     ///
     /// # Errors
     ///
-    /// The same as of [`build`](Self::build).
+    /// The same as for [`build`](Self::build).
     pub fn start(self, runtime: &Handle) -> Result<Watch, WatchError> {
         let watch = self.build()?;
         watch.add(runtime);

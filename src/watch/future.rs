@@ -20,15 +20,15 @@ pin_project! {
     }
 }
 
-/// Gives `future` a label: a [`Watch`](super::Watch) that reports its worker as blocked names the label while `future`
-/// is in a poll.
+/// Gives `future` a label. If a poll of `future` blocks its worker, the report of a [`Watch`](super::Watch) has the
+/// label.
 ///
-/// A poll costs a few nanoseconds more. A future may be inside another one: the report then has the inner label. Without
-/// a running watch the label has no effect.
+/// The label adds a few nanoseconds to each poll. If a watched future polls another one, a report has the label of the
+/// inner future. Without a running watch, the label has no effect.
 ///
 /// # Cancel safety
 ///
-/// The same as of `future`.
+/// The same as that of `future`.
 ///
 /// # Examples
 ///

@@ -8,8 +8,8 @@ use std::sync::{LazyLock, PoisonError, RwLock};
 
 /// The name of a route or a task in the reports of a [`Watch`](super::Watch).
 ///
-/// Equal texts give equal labels. The text of a label is kept as long as the process runs, so build labels from a
-/// bounded set of texts: the pattern of a route, such as `GET /users/{id}`, and never the path of a request.
+/// Equal texts give equal labels. The process never frees the text of a label, so create labels from a bounded set of
+/// texts. Use the pattern of a route, such as `GET /users/{id}`, and never the path of a request.
 ///
 /// ```
 /// use onelane::watch::Label;
@@ -30,11 +30,11 @@ struct Labels {
 static LABELS: LazyLock<RwLock<Labels>> = LazyLock::new(RwLock::default);
 
 impl Label {
-    /// Creates a label, or finds it if a label with this text exists.
+    /// Creates a label, or returns the existing label with this text.
     ///
     /// # Panics
     ///
-    /// Panics if the process has 4,294,967,295 labels.
+    /// Panics if the process already has 4,294,967,295 labels.
     pub fn new(text: impl Into<Cow<'static, str>>) -> Self {
         let text = text.into();
         let known = LABELS.read().unwrap_or_else(PoisonError::into_inner);
@@ -56,7 +56,7 @@ impl Label {
         self.0.get()
     }
 
-    /// Returns the label with that [id](Self::id), and `None` for 0.
+    /// Returns the label with that [id](Self::id), or `None` for 0.
     pub(super) fn from_id(id: u32) -> Option<Self> {
         NonZeroU32::new(id).map(Self)
     }
@@ -64,7 +64,7 @@ impl Label {
 
 impl Labels {
     fn insert(&mut self, text: Cow<'static, str>) -> Label {
-        // Another thread may have created the label since the lock for reading was released.
+        // Another thread may have created the label after this thread released the read lock.
         if let Some(label) = self.labels.get(&*text) {
             return *label;
         }

@@ -1,4 +1,4 @@
-//! [`LagProbe`], which measures how long a runtime takes to poll a task.
+//! [`LagProbe`], which measures how long a task waits for its poll.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use super::slot::register_thread;
 /// The interval between measurements while the runtime is busy.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Spawns a task on a runtime now and then, one at a time, and measures when it is polled.
+/// Spawns tasks on a runtime, one at a time, and measures how long each task waits for its poll.
 #[derive(Debug)]
 pub(super) struct LagProbe {
     next: Instant,
@@ -35,13 +35,14 @@ impl LagProbe {
         Self { next: now, spawned: now, outcome: Arc::new(AtomicU64::new(0)), lag: Duration::ZERO }
     }
 
-    /// Returns the result of the last measurement. While one is pending, returns the time that it has taken so far.
+    /// Returns the result of the last measurement. While a measurement is pending, returns how long its task has
+    /// waited.
     pub(super) fn lag(&self) -> Duration {
         self.lag
     }
 
-    /// Begins a measurement if one is due and the last one has ended. An idle runtime is left alone: it would poll a
-    /// task immediately, and wake only for that.
+    /// Begins a measurement if one is due and the last one has ended. An idle runtime is not measured: it would wake up
+    /// only for the task, and poll the task immediately.
     pub(super) fn measure(&mut self, runtime: &Handle, is_idle: bool, now: Instant) {
         match self.outcome.load(Ordering::Acquire) {
             PENDING => self.lag = now.saturating_duration_since(self.spawned),
@@ -55,12 +56,12 @@ impl LagProbe {
         }
     }
 
-    /// Returns `true` if the last task found that the runtime has shut down.
+    /// Returns `true` if the runtime dropped the last task without a poll, because the runtime has shut down.
     pub(super) fn is_dropped(&self) -> bool {
         self.outcome.load(Ordering::Acquire) == DROPPED
     }
 
-    /// Returns `true` if the runtime has shut down.
+    /// Returns `true` if the runtime has shut down. Spawns a task to find out, unless one is pending.
     pub(super) fn is_runtime_gone(&mut self, runtime: &Handle, now: Instant) -> bool {
         if self.outcome.load(Ordering::Acquire) != PENDING {
             self.spawn(runtime, now);
@@ -68,7 +69,7 @@ impl LagProbe {
         self.is_dropped()
     }
 
-    /// Spawns a task. A runtime that has shut down drops it before this function returns.
+    /// Spawns a task. A runtime that has shut down drops the task before this function returns.
     fn spawn(&mut self, runtime: &Handle, now: Instant) {
         self.next = now + INTERVAL;
         self.spawned = now;
@@ -82,7 +83,7 @@ impl ProbeTask {
     fn is_polled(&self) {
         let lag = u64::try_from(self.spawned.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.outcome.store(lag.min(DROPPED - 1), Ordering::Release);
-        // The watch can name this thread from now on.
+        // From now on, the watch knows this thread.
         register_thread();
     }
 }

@@ -1,14 +1,14 @@
-//! Reports which worker of a tokio runtime is blocked, and by which route or task, while it is blocked.
+//! Reports blocked workers of tokio runtimes while they are blocked, with the route or task that blocks each worker.
 //!
-//! A worker that calls `std::thread::sleep`, a blocking client or a long computation polls no other task until the call
-//! returns. All requests on that worker wait, and nothing says why.
+//! A worker that runs `std::thread::sleep`, a blocking client or a long computation polls no other task until that call
+//! returns. The other requests of the worker wait, and no log says why.
 //!
 //! | I want | use |
 //! |---|---|
 //! | to know which worker is blocked | [`Watch`] |
-//! | the report to name the route | the layers [`web::tower::WatchLayer`], [`web::axum::WatchLayer`], [`WatchMiddleware`] |
-//! | the report to name a task | [`watch()`] |
-//! | the report to name the function and the line | [`WatchBuilder::capture_stacks`] |
+//! | reports that name the route | [`web::axum::WatchLayer`], [`WatchMiddleware`], or [`web::tower::WatchLayer`] |
+//! | reports that name the task | [`watch()`] |
+//! | reports that name the function and the line | [`WatchBuilder::capture_stacks`] |
 //! | a test that fails if a future blocks | [`assert_never_blocks`] |
 //!
 //! [`web::tower::WatchLayer`]: crate::web::tower::WatchLayer
@@ -17,46 +17,48 @@
 //!
 //! # What a report means
 //!
-//! A worker is *blocked* if it has not returned to its scheduler for the [threshold](WatchBuilder::threshold). Usually one
-//! poll takes that long. Without labels, the polls of up to 61 turns (tokio's `event_interval`) that take that long
-//! together look the same, and have the same effect: sockets and timers of the worker are not served in that time. A
-//! thread that the operating system does not run, because the machine has too few processors, looks the same, too.
+//! A worker is *blocked* if it has not returned to its scheduler for the [threshold](WatchBuilder::threshold). Usually
+//! one poll takes that long. Without labels, the polls of up to 61 turns of the scheduler (tokio's `event_interval`)
+//! are reported, too, if they take that long together. They have the same effect: the worker serves no sockets and no
+//! timers in that time. A worker whose thread gets no processor, because the machine runs too many threads, also looks
+//! blocked.
 //!
-//! The label and the stack are those of the moment of the report. If the poll has done several things, they may name the
-//! last one, and not the longest.
+//! The watch reads the label and the stack when it makes the report. If one poll does several things in turn, the
+//! report may name the latest one instead of the longest one.
 //!
 //! | what happens | reported | why |
 //! |---|---|---|
 //! | a task blocks or computes in a poll | yes | its worker polls no other task |
 //! | a task waits for a guard, a flight, a pool or a timer | no | nothing is being polled |
 //! | a task calls `block_in_place` | no | tokio hands its worker to another thread, which polls the other tasks |
-//! | code blocks in `run_blocking`, `run_cpu` or `spawn_blocking` | no | these threads are no workers |
-//! | a service blocks its [own thread](crate::background::Placement::Thread) | no | it has a runtime of its own |
-//! | `block_on` on a thread outside of a multi-thread runtime, such as that of `main` | no | the thread is no worker |
+//! | code blocks in `run_blocking`, `run_cpu` or `spawn_blocking` | no | these threads are not workers |
+//! | a service blocks its [own thread](crate::background::Placement::Thread) | no | that thread has its own runtime |
+//! | `block_on` outside of a multi-thread runtime, such as on the thread of `main` | no | the thread is not a worker |
 //! | `block_in_place` while tokio has no thread left for the worker | yes | the worker does not run |
 //! | a current-thread runtime between two calls of `block_on` | yes | nothing polls its tasks |
 //! | a worker blocks for less than the threshold before its runtime shuts down | no | its tasks are gone |
 //!
-//! A task that calls `block_in_place` within the same interval in which another task blocks the worker may be named in
-//! place of that task, if only the first has a label.
+//! Suppose that a task with a label calls `block_in_place`, and that a task without a label blocks the same worker
+//! within one interval. The report may then name the first task instead of the second.
 //!
-//! A blocked worker also delays others if it was the one that waited for I/O: [`Watch::lag`] shows what a task feels.
+//! A blocked worker also delays the other workers if it was the worker that waited for I/O. [`Watch::lag`] returns how
+//! long a task waits for its poll.
 //!
-//! The counters are public and stable in tokio, but tokio does not document when they change. The tests of this crate fail
-//! if that moment changes. Names of threads and labels need tokio 1.54. With an older version, workers are reported by
-//! their index alone.
+//! The watch reads counters that are public and stable in tokio, but tokio does not document when it updates them. The
+//! tests of this crate fail if a release of tokio updates the counters at another moment. Reports contain the label and
+//! the name of the thread with tokio 1.54 or newer. With an older version, a report contains only the worker's index.
 //!
 //! # When not to use it
 //!
-//! A watch finds what blocks for milliseconds. For a profile of many short polls, use
+//! A watch finds code that blocks a worker for milliseconds. For a profile of many short polls, use
 //! [tokio-metrics](https://docs.rs/tokio-metrics) or a profiler.
 //!
 //! # In this folder
 //!
-//! `builder` → `watchdog`, the thread of a watch, which samples each `runtime`: `worker_state` decides from two counters
-//! of tokio if a worker is blocked, `worker_threads` finds its thread, and `lag_probe` measures how long a task waits. A
-//! poll of a labelled `future` publishes its `label` in the `slot` of its thread, where the watch finds it. `stack` has
-//! the stack of a blocked thread.
+//! `builder` starts `watchdog`, the thread of a watch, which samples each `runtime`. `worker_state` decides from two
+//! counters of tokio whether a worker is blocked, `worker_threads` finds the worker's thread, and `lag_probe` measures
+//! how long a task waits for its poll. A poll of a labelled `future` publishes the `label` in the `slot` of its thread,
+//! where the watch finds it. `stack` captures the stack of a blocked thread.
 
 mod builder;
 mod error;

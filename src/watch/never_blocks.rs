@@ -23,12 +23,14 @@ pin_project! {
     }
 }
 
-/// Runs `future`, and panics if one poll of it takes longer than `bound`. For tests.
+/// Runs `future`, and panics if one poll of `future` takes longer than `bound`. For tests.
 ///
-/// A poll contains everything that the task does between two waits, including `block_in_place`, which stops the other
-/// futures of the same task. The polls of tasks that `future` spawns do not count: wrap these futures, too. Real time
-/// counts, even if tokio's clock is paused, and so does time in which the machine runs other threads: choose a bound that
-/// a busy machine keeps, such as 50 ms, and let the test block for longer than that if it blocks.
+/// A poll includes everything that `future` does between two waits. `block_in_place` is included, because it stops the
+/// other futures of the same task. The polls of tasks that `future` spawns are not included: wrap their futures, too.
+///
+/// The poll is measured in real time, even if tokio's clock is paused. Time in which the machine runs other threads
+/// counts as well, so choose a bound that a busy machine keeps, such as 50 ms. A test that provokes a block must block
+/// for longer than the bound.
 ///
 /// # Panics
 ///

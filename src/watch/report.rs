@@ -1,4 +1,4 @@
-//! [`Report`], what a watch reports.
+//! [`Report`], which a watch passes to its callbacks.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use crate::rounded::rounded;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Report {
-    /// A worker is blocked. Reported at the threshold, and again when the time has doubled, while the worker is blocked.
+    /// A worker is blocked. Reported at the threshold, and again each time that the blocked time has doubled.
     Blocked(Blocked),
-    /// A worker that was reported has returned to its scheduler, or its runtime has shut down.
+    /// A worker that was reported as blocked has returned to its scheduler, or its runtime has shut down.
     Recovered(Recovered),
 }
 
@@ -45,7 +45,7 @@ struct BlockedParts {
 pub struct Recovered {
     last: Blocked,
     total: Duration,
-    /// `true` if the thread has reported the end of the poll, in the span of its task.
+    /// `true` if the thread has emitted the event of the slow poll, in the span of its task.
     pub(super) is_logged: bool,
 }
 
@@ -54,7 +54,7 @@ impl Blocked {
         Self(Arc::new(BlockedParts { runtime, worker, thread: None, label: None, since, at, repeats: 0, stack: None }))
     }
 
-    /// Adds what the slot of the worker's thread contains.
+    /// Adds the label of the slot, and the name and the stack of its thread.
     pub(super) fn with_thread(mut self, slot: &SlotView, capture: Option<&Capture>) -> Self {
         let parts = Arc::make_mut(&mut self.0);
         parts.label = slot.poll.label();
@@ -65,7 +65,7 @@ impl Blocked {
         self
     }
 
-    /// Counts the report as a repetition of the last one.
+    /// Marks this report as a repetition of `last`.
     pub(super) fn repeating(mut self, last: &Self) -> Self {
         Arc::make_mut(&mut self.0).repeats = last.repeats() + 1;
         self
@@ -84,22 +84,22 @@ impl Blocked {
     }
 
     /// Returns the name of the worker's thread. Returns `None` if the thread has no name, or if the watch does not know
-    /// the thread: see [`register_thread`](super::register_thread). Without a label, it may be the thread that gave the
-    /// worker away with `block_in_place` a moment before.
+    /// the thread: see [`register_thread`](super::register_thread). If the report has no label, the name may be that of
+    /// the previous thread, which has just handed the worker over in `block_in_place`.
     #[must_use]
     pub fn thread(&self) -> Option<&str> {
         self.0.thread.as_deref()
     }
 
-    /// Returns the label of the innermost [watched](super::watch()) future that was being polled when the report was made,
-    /// such as the route of a request. Returns `None` if the worker polled no watched future.
+    /// Returns the label of the innermost [watched](super::watch()) future that the worker polled when the report was
+    /// made, such as the route of a request. Returns `None` if the worker polled no watched future.
     #[must_use]
     pub fn label(&self) -> Option<&'static str> {
         self.0.label.map(Label::as_str)
     }
 
-    /// Returns when the watch first saw the worker in the state in which it is still. The worker had last been with its
-    /// scheduler up to one [interval](super::Watch#precision) earlier.
+    /// Returns when the watch took the first sample of this block. The block began at most one
+    /// [interval](super::Watch#precision) earlier.
     #[must_use]
     pub fn since(&self) -> Instant {
         self.0.since
@@ -111,7 +111,8 @@ impl Blocked {
         self.0.at - self.0.since
     }
 
-    /// Returns how many times this block was reported before: 0 at the threshold, 1 at twice the threshold, 2 at four times.
+    /// Returns how many reports of this block came before: 0 at the threshold, 1 at twice the threshold, 2 at four
+    /// times.
     #[must_use]
     pub fn repeats(&self) -> u32 {
         self.0.repeats
@@ -123,7 +124,7 @@ impl Blocked {
         self.0.stack.as_ref()
     }
 
-    /// Returns what the thread seems to do, and so what to do about it.
+    /// Returns what the thread seems to do. The text of the hint says how to fix it.
     #[must_use]
     pub fn hint(&self) -> Hint {
         Hint::of(self.stack())
@@ -136,14 +137,14 @@ impl Recovered {
         Self { last, total, is_logged }
     }
 
-    /// Returns the last report of the worker.
+    /// Returns the last report of this block.
     #[must_use]
     pub fn last(&self) -> &Blocked {
         &self.last
     }
 
-    /// Returns how long the worker was blocked, in real time, to within the time between two
-    /// [samples](super::Watch#precision) at each end.
+    /// Returns how long the worker was blocked, in real time. Each end is precise to one
+    /// [interval](super::Watch#precision).
     #[must_use]
     pub fn total(&self) -> Duration {
         self.total
@@ -196,7 +197,7 @@ impl fmt::Display for Recovered {
 
 #[cfg(feature = "serde")]
 impl serde::Serialize for Blocked {
-    /// Serializes the worker, its thread and label, and the time for which the worker had been blocked.
+    /// Serializes the worker, the thread, the label, and how long the worker had been blocked.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct;
 

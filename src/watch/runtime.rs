@@ -11,7 +11,7 @@ use super::stack::Capture;
 use super::worker_state::{Change, Counters, Reading, WorkerState};
 use super::worker_threads::WorkerThreads;
 
-/// A runtime with what the watch knows of its workers.
+/// A runtime, with the state of each of its workers.
 #[derive(Debug)]
 pub(super) struct WatchedRuntime {
     handle: Handle,
@@ -24,9 +24,9 @@ pub(super) struct WatchedRuntime {
 struct Worker {
     state: WorkerState,
     threads: WorkerThreads,
-    /// The last report, while the worker is blocked.
+    /// The last report. `None` unless the worker is blocked.
     report: Option<Blocked>,
-    /// The mark of the poll in that report.
+    /// The mark of the poll that the last report names.
     mark: Option<SlowMark>,
 }
 
@@ -34,7 +34,7 @@ struct Worker {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sample<'a> {
     pub(super) now: Instant,
-    /// The time since the last sample, without the time in which the watch itself was stopped.
+    /// The time since the last sample, without the time in which the watch itself did not run.
     pub(super) seen: Duration,
     pub(super) threshold: Duration,
     /// `None` if the watch captures no stacks.
@@ -51,7 +51,7 @@ impl WatchedRuntime {
             Worker { state, threads: WorkerThreads::default(), report: None, mark: None }
         };
         runtime.workers = workers.map(worker).collect();
-        // Makes the threads known that run at this moment.
+        // The thread that polls the first task becomes known.
         runtime.probe.measure(&runtime.handle, false, now);
         runtime
     }
@@ -69,13 +69,13 @@ impl WatchedRuntime {
         self.workers.iter().filter_map(|worker| worker.report.as_ref())
     }
 
-    /// Reads all workers, and passes what has changed to `report`. Returns `false` if the runtime has shut down.
+    /// Reads all workers, and passes each change to `report`. Returns `false` if the runtime has shut down.
     pub(super) fn sample(&mut self, sample: Sample<'_>, mut report: impl FnMut(Report)) -> bool {
         let mut workers = 0..self.workers.len();
         let is_idle = workers.clone().all(|worker| self.metrics.worker_park_unpark_count(worker) % 2 == 1);
         let slots = slots_of(self.id());
         self.probe.measure(&self.handle, is_idle, sample.now);
-        // The workers of a runtime that has shut down no longer change either.
+        // The counters of a runtime that has shut down stand still, too.
         let is_alive =
             !self.probe.is_dropped() && workers.all(|index| self.sample_worker(index, &slots, sample, &mut report));
         if !is_alive {
@@ -131,7 +131,7 @@ impl WatchedRuntime {
 }
 
 impl Worker {
-    /// Returns the report that the worker has recovered, if it was reported as blocked.
+    /// Returns the report of the recovery, if the worker was reported as blocked.
     fn recover(&mut self, now: Instant) -> Option<Report> {
         let last = self.report.take()?;
         let is_logged = self.mark.take().is_some_and(|mark| !mark.withdraw());

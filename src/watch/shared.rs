@@ -1,4 +1,4 @@
-//! [`Shared`], what a watch and its thread share.
+//! [`Shared`], the state that a watch and its thread share.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use crate::debug::impl_debug;
 /// User code that receives each report.
 pub(super) type Callback = Box<dyn Fn(&Report) + Send + Sync>;
 
-/// The greatest interval between samples. It bounds how late a report is.
+/// The greatest interval between samples. This interval bounds the delay of a report.
 const MAX_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The settings of a watch.
@@ -26,18 +26,18 @@ pub(super) struct Settings {
     pub(super) capture: Option<Capture>,
 }
 
-/// What a watch and its thread share.
+/// The state that a watch and its thread share.
 pub(super) struct Shared {
     pub(super) settings: Settings,
     pub(super) is_stopped: AtomicBool,
     /// The greatest lag of the runtimes, in nanoseconds.
     lag: AtomicU64,
-    /// The runtimes that are watched, or that the thread will watch from its next sample on.
+    /// The runtimes of the watch. The thread samples a new one from its next sample on.
     runtimes: Mutex<Vec<Handle>>,
     seen: Mutex<Seen>,
 }
 
-/// What the watch has seen.
+/// The blocks that the watch has seen.
 #[derive(Debug, Default)]
 struct Seen {
     blocked_now: Vec<Blocked>,
@@ -47,8 +47,8 @@ struct Seen {
 }
 
 impl Settings {
-    /// Returns the interval between samples. The threshold is a multiple of it, so that no report waits for a sample
-    /// that comes long after the threshold.
+    /// Returns the interval between samples. The threshold is a multiple of the interval, so that a sample is due when
+    /// the threshold has passed.
     pub(super) fn interval(&self) -> Duration {
         let samples = self.threshold.as_nanos().div_ceil(MAX_INTERVAL.as_nanos()).max(5);
         self.threshold / u32::try_from(samples).unwrap_or(u32::MAX)
@@ -91,7 +91,7 @@ impl Shared {
         self.runtimes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It orders nothing, so `Relaxed` suffices.
+    /// `Relaxed` suffices, because the lag orders no other memory.
     pub(super) fn set_lag(&self, lag: Duration) {
         self.lag.store(u64::try_from(lag.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }

@@ -1,14 +1,14 @@
-//! [`Slot`], where a thread publishes what it polls, and [`InPoll`], which does so for the time of a poll.
+//! [`Slot`], where a thread publishes the label of its poll, and [`InPoll`], which publishes a label during a poll.
 //!
 //! # Invariants
 //!
 //! - Only the thread that owns a slot writes `state`, `tasks` and `worker`. A poll reads no clock: the watch supplies the
 //!   time.
-//! - The upper half of `state` counts the outermost polls of the thread, and the lower half is the label of the
-//!   innermost poll, or 0 between polls. A watch that reads the same count twice, with a label, has seen one poll.
-//! - A poll inside another one changes only the label, and restores it.
-//! - A watch writes `slow` to mark the poll that it reports. The thread clears the mark when that poll ends, or the watch
-//!   withdraws it: whichever comes first reports the end.
+//! - The upper half of `state` counts the outermost polls of the thread. The lower half is the label of the innermost
+//!   poll, or 0 between polls. If a watch reads the same count twice, with a label, both reads belong to one poll.
+//! - A poll inside another one changes only the label, and restores the outer label at its end.
+//! - A watch writes `slow` to mark the poll that it reports. Either the thread clears the mark when that poll ends, or
+//!   the watch withdraws the mark. The side that comes first reports the end of the block.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -25,11 +25,11 @@ use super::worker_index;
 
 /// The slots of all threads that have polled a watched future.
 ///
-/// Slots are never freed, so a poll reaches the slot of its thread without a reference count. A thread that ends leaves
-/// its slot to the next one.
+/// Slots are never freed, so a poll reaches the slot of its thread without a reference count. When a thread ends,
+/// another thread can take its slot.
 static SLOTS: Mutex<Vec<&'static Slot>> = Mutex::new(Vec::new());
 
-/// The time from which the marks of slow polls count.
+/// The start of the time scale of `slow_since`.
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 const NO_WORKER: usize = usize::MAX;
@@ -38,22 +38,23 @@ thread_local! {
     static SLOT: Cell<Option<&'static Slot>> = const { Cell::new(None) };
     /// The task of the last outermost poll.
     static LAST_TASK: Cell<Option<task::Id>> = const { Cell::new(None) };
-    /// Gives the slot back when the thread ends. It stands apart from `SLOT`, which is cheaper without a destructor.
+    /// Gives the slot back when the thread ends. `SLOT` is a variable of its own, because it is faster without a
+    /// destructor.
     static OWNED: Cell<Option<OwnedSlot>> = const { Cell::new(None) };
 }
 
-/// What one thread polls.
+/// The poll of one thread, as the thread publishes it.
 #[derive(Debug, Default)]
 pub(super) struct Slot {
     /// See the invariants.
     state: AtomicU64,
-    /// Counts how often an outermost poll was one of another task than the poll before.
+    /// Counts the outermost polls that belong to another task than the outermost poll before.
     tasks: AtomicU64,
-    /// The index of the worker that the thread was when it entered its last outermost poll.
+    /// The index of the worker that ran on the thread when its last outermost poll began.
     worker: AtomicUsize,
     /// The state of the poll that a watch has reported, or 0.
     slow: AtomicU64,
-    /// Since when that poll has blocked its worker, in nanoseconds since `EPOCH`. Written before `slow`.
+    /// When that poll began to block its worker, in nanoseconds since `EPOCH`. Written before `slow`.
     slow_since: AtomicU64,
     owner: Mutex<Option<Owner>>,
 }
@@ -66,7 +67,7 @@ struct Owner {
     thread: ThreadName,
 }
 
-/// The name of a thread, and what the system calls it.
+/// The name of a thread, and its id in the system.
 #[derive(Clone, Debug)]
 pub(super) struct ThreadName {
     pub(super) name: Option<String>,
@@ -84,22 +85,22 @@ pub(super) struct SlotView {
     pub(super) tasks: u64,
 }
 
-/// What a thread polls.
+/// The value of a slot's `state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PollState(u64);
 
-/// Identifies an outermost poll among those that are seen at about the same time: the address of the slot, and the
-/// number of the poll.
+/// Identifies an outermost poll: the address of the slot, and the number of the poll. The number may repeat after a
+/// long time.
 pub(super) type PollId = (usize, u32);
 
-/// A poll that its thread reports when the poll ends.
+/// The mark of a poll in its slot: the thread reports the end of the poll.
 #[derive(Debug)]
 pub(super) struct SlowMark {
     slot: &'static Slot,
     poll: PollState,
 }
 
-/// Publishes, until it is dropped, that this thread polls a future.
+/// Publishes the label of this thread's poll until the value is dropped.
 #[derive(Debug)]
 pub(crate) struct InPoll {
     /// `None` on a thread that is ending.
@@ -112,7 +113,7 @@ pub(crate) struct InPoll {
 struct OwnedSlot(&'static Slot);
 
 impl PollState {
-    /// Returns the number of the outermost poll, or of the last one between polls.
+    /// Returns the number of the outermost poll. Between polls, returns the number of the last one.
     pub(super) fn number(self) -> u32 {
         (self.0 >> 32) as u32
     }
@@ -123,14 +124,14 @@ impl PollState {
     }
 
     fn enter(self, label: Label) -> Self {
-        // An outermost poll begins. The count may wrap: it is only compared with one that was read moments before.
+        // The count of outermost polls may wrap: it is only compared with a count that was read moments before.
         let polls = if self.0 as u32 == 0 { (self.0 >> 32).wrapping_add(1) } else { self.0 >> 32 };
         Self(polls << 32 | u64::from(label.id()))
     }
 }
 
 impl Label {
-    /// Publishes that this thread polls the future with this label, until the value is dropped.
+    /// Publishes this label as that of the thread's poll, until the returned value is dropped.
     #[inline]
     pub(crate) fn enter(self) -> InPoll {
         let slot = SLOT.get().or_else(register);
@@ -148,13 +149,13 @@ impl Slot {
             if LAST_TASK.replace(task) != task {
                 self.tasks.store(self.tasks.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
             }
-            // A worker that was handed to another thread by `block_in_place` is that thread's from then on.
+            // `block_in_place` moves a worker to another thread, so the worker of a thread can change.
             let worker = worker_index::current().unwrap_or(NO_WORKER);
             if worker != self.worker.load(Ordering::Relaxed) {
                 self.move_to(worker);
             }
         }
-        // Pairs with `slots_of`: a watch that sees the poll sees its worker too.
+        // Pairs with `slots_of`: a watch that sees the poll also sees its worker.
         self.state.store(outer.enter(label).0, Ordering::Release);
         outer
     }
@@ -170,24 +171,23 @@ impl Slot {
         }
     }
 
-    /// Reports the end of a poll that a watch has reported while it ran. The event is in the span that is entered around
-    /// the poll.
+    /// Emits the event of a poll that a watch has marked. The event is in the span that is entered around the poll.
     #[cold]
     fn report_slow_poll(&self, ended: PollState) {
         let slow = self.slow.load(Ordering::Acquire);
         if PollState(slow).number() == ended.number() && slow != ended.0 {
-            // An inner poll has ended, and the marked one goes on.
+            // An inner poll has ended, and the marked poll continues.
             return;
         }
         let since = self.slow_since.load(Ordering::Relaxed);
         let is_mine = self.slow.compare_exchange(slow, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        // A mark of an earlier poll is cleared without a report.
+        // The mark of an earlier poll is cleared without an event.
         if let Some(label) = ended.label().filter(|_| is_mine && slow == ended.0) {
             trace::slow_poll(label, Duration::from_nanos(nanos_since_epoch(Instant::now()).saturating_sub(since)));
         }
     }
 
-    /// The thread is another worker now, or none, and maybe one of another runtime.
+    /// Records that another worker, or none, runs on this thread, maybe one of another runtime.
     #[cold]
     fn move_to(&self, worker: usize) {
         if let Some(owner) = &mut *self.owner() {
@@ -211,7 +211,7 @@ impl SlotView {
         (std::ptr::from_ref(self.slot).addr(), self.poll.number())
     }
 
-    /// Lets the thread report the end of the poll. Returns the mark, to be withdrawn if the thread does not.
+    /// Marks the poll, so that the thread reports its end. Returns the mark, or `None` if the thread is between polls.
     pub(super) fn mark_slow(&self, since: Instant) -> Option<SlowMark> {
         self.poll.label()?;
         self.slot.slow_since.store(nanos_since_epoch(since), Ordering::Relaxed);
@@ -222,7 +222,8 @@ impl SlotView {
 }
 
 impl SlowMark {
-    /// Returns `true` if the thread has not reported the end of the poll, and never will.
+    /// Removes the mark. Returns `true` if the mark was still set, so that the thread will not report the end of the
+    /// poll.
     pub(super) fn withdraw(self) -> bool {
         let (slow, poll) = (&self.slot.slow, self.poll.0);
         slow.compare_exchange(poll, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
@@ -257,13 +258,14 @@ pub(super) fn slots_of(runtime: Id) -> Vec<SlotView> {
     slots.iter().filter_map(view).collect()
 }
 
-/// Makes this thread known to the watches, with the runtime and the worker that it works for now.
+/// Registers this thread with all watches, together with its current runtime and worker.
 ///
-/// A watch finds the threads of a runtime by itself once they have polled a watched future, or one of the tasks with
-/// which the watch measures the lag. A thread that blocks before that is reported without its name and stack, and so is a
-/// thread that has driven another current-thread runtime before. Call this
-/// function in [`on_thread_park`](tokio::runtime::Builder::on_thread_park), and every worker is known once it has had
-/// nothing to do for the first time. The call costs less than a microsecond.
+/// A watch knows a thread once the thread has polled a watched future, or one of the tasks with which the watch
+/// measures the lag. If a thread blocks earlier, its report has no name and no stack. The same holds for a thread that
+/// has run another current-thread runtime before, until the thread has polled a task of the watch.
+///
+/// Call this function in [`on_thread_park`](tokio::runtime::Builder::on_thread_park). Every worker is then known once
+/// it has parked for the first time. The call takes less than a microsecond.
 ///
 /// ```
 /// use onelane::watch::{Watch, register_thread};
@@ -303,7 +305,7 @@ fn current_runtime() -> Option<Id> {
     Handle::try_current().ok().map(|handle| handle.id())
 }
 
-/// Begins the time of the marks. No block that a watch reports has begun earlier.
+/// Sets `EPOCH`, unless an earlier watch has set it. No watch reports a block that began earlier.
 pub(super) fn begin_epoch() {
     LazyLock::force(&EPOCH);
 }

@@ -1,8 +1,8 @@
-//! [`WatchStats`], what a watch has seen.
+//! [`WatchStats`], the blocks that a watch has seen.
 
 use std::time::Duration;
 
-/// What a [`Watch`](super::Watch) has seen so far.
+/// The blocks that a [`Watch`](super::Watch) has seen so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -11,14 +11,14 @@ pub struct WatchStats {
     pub blocked: u64,
     /// The number of workers that are blocked now.
     pub blocked_now: usize,
-    /// The time for which workers were blocked. A worker that is blocked now counts once it has recovered.
+    /// The total time for which workers were blocked. A block is included once its worker has recovered.
     pub blocked_for: Duration,
-    /// The same for each [label](super::Label), with the labels that were blocked for longest first. The empty label
-    /// stands for polls without one.
+    /// The same for each [label](super::Label), in descending order of the total time. The empty text stands for polls
+    /// without a label.
     pub labels: Vec<LabelStats>,
 }
 
-/// The slow polls of one label: those that have blocked a worker for the threshold of the watch or longer.
+/// The slow polls of one label. A slow poll blocks its worker for at least the threshold of the watch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -27,8 +27,8 @@ pub struct LabelStats {
     pub label: &'static str,
     /// The number of slow polls that have ended.
     pub slow_polls: u64,
-    /// The time that these polls took.
+    /// The total time of these polls.
     pub total: Duration,
-    /// The time that the longest of them took.
+    /// The time of the longest of these polls.
     pub longest: Duration,
 }

@@ -16,7 +16,7 @@ pub(super) fn worker_is_blocked(blocked: &Blocked) {
     emit!(WARN, worker, thread, label, ?blocked_for, repeats, at, %hint, stack, "worker is blocked: it polls no other task");
 }
 
-/// The thread itself reports the end of a poll that has a label: see `slow_poll`.
+/// Emits nothing if the thread has emitted `slow_poll` for the same block.
 pub(super) fn worker_has_recovered(recovered: &Recovered) {
     if !recovered.is_logged {
         let (worker, blocked_for) = (recovered.last().worker(), rounded(recovered.total()));

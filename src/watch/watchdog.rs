@@ -1,4 +1,4 @@
-//! [`Watch`], and its thread, which samples the workers of runtimes.
+//! [`Watch`] and its thread, which samples the workers of runtimes.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -17,21 +17,22 @@ use super::stats::WatchStats;
 use super::trace;
 use crate::panic::catch;
 
-/// Reports the workers of tokio runtimes that are blocked, while they are blocked.
+/// Reports blocked workers of tokio runtimes while they are blocked.
 ///
-/// A thread of the watch reads two counters of each worker, which tokio publishes when the worker parks or unparks, and
-/// every 61 turns. If a worker is active and its counters stand still for the
-/// [threshold](WatchBuilder::threshold), the worker is reported as an event, to the
-/// [callbacks](WatchBuilder::on_report), and in [`blocked`](Self::blocked).
+/// A thread of the watch reads two counters of each worker. tokio updates the counters when the worker parks or
+/// unparks, and every 61 turns of its scheduler. A worker is blocked if it is not parked and its counters stand still
+/// for the [threshold](WatchBuilder::threshold). The watch then emits an event, calls the
+/// [callbacks](WatchBuilder::on_report), and lists the worker in [`blocked`](Self::blocked).
 ///
-/// All clones share one watch. It ends when the last of them is dropped, so a [callback](WatchBuilder::on_report) must not
-/// own one. The watch forgets a runtime that has shut down, and then reports its blocked workers as recovered.
+/// All clones share one watch. The watch ends when the last clone is dropped, so a [callback](WatchBuilder::on_report)
+/// must not own a clone. When a runtime has shut down, the watch reports its blocked workers as recovered and removes
+/// the runtime.
 ///
 /// # Precision
 ///
 /// The interval between samples is at most 20 ms, and at most a fifth of the threshold. A report comes at most one
-/// interval after the threshold has passed, unless the machine is too busy to run the thread of the watch. If the whole
-/// process stands still, as on a suspended machine, that time does not count towards the threshold.
+/// interval after the threshold has passed, unless the machine is too busy to run the thread of the watch. Time in
+/// which the whole process stands still, as on a suspended machine, does not count towards the threshold.
 ///
 /// # Examples
 ///
@@ -69,7 +70,7 @@ struct Owner {
 /// All watches of the process.
 static WATCHES: Mutex<Vec<Weak<Owner>>> = Mutex::new(Vec::new());
 
-/// What outlives the watch: its last values stay.
+/// A view of a watch that does not keep the watch running. A watch that has ended has no blocked worker and no lag.
 #[derive(Clone, Debug)]
 pub(crate) struct WatchView(Arc<Shared>);
 
@@ -98,17 +99,17 @@ impl Watch {
         Ok(Self(owner))
     }
 
-    /// Returns a watch that knows the runtime.
+    /// Returns a watch that watches the runtime, if there is one.
     pub(crate) fn of(runtime: &Handle) -> Option<Self> {
         let watches = WATCHES.lock().unwrap_or_else(PoisonError::into_inner);
         let mut watches = watches.iter().filter_map(Weak::upgrade);
         watches.find(|watch| watch.shared.watches(runtime.id())).map(Self)
     }
 
-    /// Watches the workers of a runtime, too. Has no effect if the watch knows the runtime.
+    /// Adds a runtime to the watch. Has no effect if the watch already watches the runtime.
     ///
-    /// A current-thread runtime whose thread is not in `block_on` can't be told from a blocked one, because nothing
-    /// polls its tasks. So add only runtimes that run as long as they exist.
+    /// A current-thread runtime looks blocked while its thread is not in `block_on`, because nothing polls its tasks.
+    /// Add such a runtime only if its thread stays in `block_on` until the runtime ends.
     pub fn add(&self, runtime: &Handle) {
         self.0.shared.add(runtime);
         self.0.thread.unpark();
@@ -120,17 +121,17 @@ impl Watch {
         self.0.shared.blocked()
     }
 
-    /// Returns how long a task that is ready waits until it is polled. With several runtimes, returns the greatest of
-    /// their lags.
+    /// Returns the lag: how long a task that is ready waits for its poll. With several runtimes, returns the greatest
+    /// lag.
     ///
-    /// The watch measures each runtime ten times a second while the runtime is busy. While a measurement is pending, the
-    /// lag is the time that the measurement has taken so far. The lag of an idle runtime is 0.
+    /// The watch measures the lag of a busy runtime ten times a second. While a measurement is pending, the lag is how
+    /// long its task has waited so far. The lag of an idle runtime is 0.
     #[must_use]
     pub fn lag(&self) -> Duration {
         self.0.shared.lag()
     }
 
-    /// Returns what the watch has seen so far.
+    /// Returns the numbers of the blocks that the watch has seen so far.
     #[must_use]
     pub fn stats(&self) -> WatchStats {
         self.0.shared.stats()
@@ -149,8 +150,8 @@ impl Drop for Owner {
 }
 
 impl WatchView {
-    /// Adds a runtime, as [`Watch::add`] does, if the watch has another runtime and has not ended. The thread of the watch
-    /// looks for new runtimes with each sample.
+    /// Adds a runtime to a watch that has another runtime. Unlike [`Watch::add`], this does not wake the thread of the
+    /// watch: the thread finds the new runtime at its next sample. Has no effect on a watch that has ended.
     pub(crate) fn add(&self, runtime: &Handle) {
         self.0.add(runtime);
     }
@@ -174,7 +175,7 @@ impl Watchdog {
                 self.last = Instant::now();
                 continue;
             }
-            // `add` ends the pause early: the next sample is then too close to the last one, which does no harm.
+            // `add` ends the pause early. The next sample then comes sooner, which does no harm.
             thread::park_timeout(interval);
             let now = Instant::now();
             // A pause that is much longer than the interval means that the process or the machine stood still.
@@ -206,14 +207,14 @@ impl Watchdog {
         });
         shared.set_lag(self.runtimes.iter().map(WatchedRuntime::lag).max().unwrap_or_default());
         if !reports.is_empty() {
-            // Before the callbacks, which may look at the watch.
+            // Comes before the callbacks, which may read from the watch.
             shared.set_blocked(self.runtimes.iter().flat_map(WatchedRuntime::blocked).cloned().collect());
             reports.iter().for_each(|report| shared.count(report));
             reports.iter().for_each(|report| self.report(report));
         }
     }
 
-    /// Reports to the subscriber and to the callbacks, which are user code.
+    /// Emits the event of a report, and calls the callbacks, which are user code.
     fn report(&self, report: &Report) {
         match report {
             Report::Blocked(blocked) => trace::worker_is_blocked(blocked),

@@ -1,7 +1,7 @@
-//! [`current`], the index of the worker that this thread is.
+//! [`current`], the index of the worker that runs on this thread.
 
-/// Returns the index of the worker that the current thread is, in its runtime. Returns `None` on other threads, and with
-/// tokio before 1.54, which does not expose it.
+/// Returns the index, in its runtime, of the worker that runs on the current thread. Returns `None` on other threads,
+/// and with tokio before 1.54, which does not expose the index.
 ///
 /// In a block, a glob import takes precedence over the items of the module, so the name resolves to tokio's function if
 /// tokio has one, and to the function below otherwise.

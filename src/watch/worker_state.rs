@@ -1,43 +1,43 @@
-//! [`WorkerState`], the decision if a worker is blocked, as a pure function of what is read of it.
+//! [`WorkerState`], which decides from the readings of a worker whether the worker is blocked.
 
 use std::time::{Duration, Instant};
 
-/// What tokio publishes of a worker.
+/// The counters that tokio publishes for a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Counters {
-    /// The number of parks and unparks, so the worker is parked while it is odd.
+    /// The number of parks and unparks. The worker is parked while the number is odd.
     pub(super) park_unpark: u64,
     pub(super) busy: Duration,
 }
 
-/// What a watch reads of a worker.
+/// One reading of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reading {
     pub(super) counters: Counters,
-    /// Changes when the worker's thread polls another task. `None` while the thread is unknown.
+    /// The count of task changes on the worker's thread. `None` while the thread is unknown.
     pub(super) tasks: Option<u64>,
 }
 
-/// What a watch knows of a worker.
+/// The state of a worker between two readings.
 #[derive(Debug)]
 pub(super) struct WorkerState {
     last: Reading,
-    /// When the worker was first seen in its present state.
+    /// When the worker was first read in its present state.
     since: Instant,
-    /// How long the watch has seen the worker in that state. Less than the time since then if the watch itself was
-    /// stopped meanwhile.
+    /// How long the worker has been stuck in that state. Time in which the watch itself did not run is not included.
     stuck_for: Duration,
     /// How long the worker has to be stuck until the next report.
     report_at: Duration,
     is_reported: bool,
 }
 
-/// A change of a worker that is reported.
+/// A change of a worker that the watch reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    /// The worker has been in one poll since then, for at least the threshold, or twice, four times the threshold, ….
+    /// The worker has not returned to its scheduler since `since`: for the threshold, or twice or four times as long,
+    /// and so on.
     Blocked { since: Instant },
-    /// The worker, which was reported, has returned to its scheduler.
+    /// The worker was reported as blocked, and has returned to its scheduler.
     Recovered,
 }
 
@@ -51,8 +51,8 @@ impl WorkerState {
         self.last.counters
     }
 
-    /// Compares a reading with the last one. `seen` is the time since the last one, without the time in which the watch
-    /// itself was stopped.
+    /// Compares a reading with the last one. `seen` is the time between both, without the time in which the watch
+    /// itself did not run.
     pub(super) fn observe(
         &mut self,
         now: Instant,
@@ -81,8 +81,9 @@ impl WorkerState {
 impl Reading {
     /// Returns `true` if the worker has not returned to its scheduler since an earlier reading.
     ///
-    /// tokio publishes both counters when a worker parks or unparks, and every 61 turns (its `event_interval`). A worker
-    /// whose thread polls another task makes progress between these moments.
+    /// tokio updates both counters when a worker parks or unparks, and every 61 turns of its scheduler (the
+    /// `event_interval`). Between these updates, a change of the task on the worker's thread shows that the worker
+    /// makes progress.
     pub(super) fn is_stuck_since(self, earlier: Self) -> bool {
         let is_active = self.counters.park_unpark.is_multiple_of(2);
         let has_progressed = self.tasks.zip(earlier.tasks).is_some_and(|(tasks, earlier)| tasks != earlier);
@@ -102,8 +103,7 @@ mod tests {
         Reading { counters: Counters { park_unpark, busy: Duration::from_millis(busy_millis) }, tasks: Some(7) }
     }
 
-    /// Observes the readings, one a tick, and returns the tick of each change, with the tick since which
-    /// the worker is blocked.
+    /// Observes one reading for each tick. Returns the tick of each change, with the tick at which the block began.
     fn changes(readings: impl IntoIterator<Item = Reading>) -> Vec<(u32, Option<u32>)> {
         let start = Instant::now();
         let mut readings = readings.into_iter();
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn progress_begins_the_time_anew() {
+    fn progress_restarts_the_time() {
         let readings = [ACTIVE; 4].into_iter().chain([reading(4, 2_000); 6]);
         assert_eq!(changes(readings), [(9, Some(4))]);
     }
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn time_in_which_the_watch_was_stopped_does_not_count() {
+    fn time_in_which_the_watch_did_not_run_does_not_count() {
         let start = Instant::now();
         let mut state = WorkerState::new(start, ACTIVE, THRESHOLD);
         let hour = Duration::from_secs(3_600);

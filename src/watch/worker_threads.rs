@@ -1,24 +1,24 @@
-//! [`WorkerThreads`], which finds the thread that is a worker now.
+//! [`WorkerThreads`], which finds the current thread of a worker.
 
 use super::slot::{PollId, SlotView};
 
-/// What a watch knows of the threads that are, or have been, a worker.
+/// The polls on the current and the previous threads of a worker.
 ///
-/// A task that calls `block_in_place` gives its worker to another thread, and stays in its poll, whose slot still names
-/// that worker. But the counters of a worker stand still during a poll. So a poll that was there before the counters
-/// changed, and is there afterwards, is not a poll of the worker any more.
+/// A task that calls `block_in_place` hands its worker to another thread and stays in its poll. The slot of the old
+/// thread still names the worker. But the counters of a worker stand still during a poll. So if the counters have
+/// changed and a poll is still running, that poll no longer runs on the worker.
 #[derive(Debug, Default)]
 pub(super) struct WorkerThreads {
-    /// The polls that the last sample has seen.
+    /// The polls of the last sample.
     polls: Vec<PollId>,
-    /// Those of them that go on without the worker.
+    /// The polls that continue after their thread has handed the worker over.
     elsewhere: Vec<PollId>,
 }
 
 impl WorkerThreads {
-    /// Returns the slot of the thread that is the worker, of all slots that name the worker. Returns `None` if several are
-    /// possible, because a wrong name is worse than none. `has_progressed` is `true` if the counters of the worker have
-    /// changed since the last call.
+    /// Selects the slot of the worker's current thread from all slots that name the worker. Returns `None` if several
+    /// slots are possible, because a wrong name is worse than no name. `has_progressed` is `true` if the counters of
+    /// the worker have changed since the last call.
     pub(super) fn current<'a>(
         &mut self,
         slots: impl Iterator<Item = &'a SlotView> + Clone,

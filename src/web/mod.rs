@@ -17,7 +17,7 @@
 //! | a handler that may crash, hang or take all memory | [`axum::process_handler`], [`actix::process_handler`] |
 //! | a server that ends without losing a request | [`axum::serve`](axum::serve()), [`actix::serve`](actix::serve()) |
 //! | work after the response | [`BackgroundTasks`] |
-//! | the reports of a [`Watch`](crate::watch::Watch) to name the route | [`axum::WatchLayer`], [`actix::WatchMiddleware`] |
+//! | [reports](crate::watch::Watch) that name a blocking route | [`axum::WatchLayer`], [`actix::WatchMiddleware`] |
 //! | the same for any other tower service | [`tower::WatchLayer`] |
 //! | `/livez`, `/readyz` and `/startupz` for an orchestrator | [`axum::probes`], [`actix::probes`] |
 //!

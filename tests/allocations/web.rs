@@ -112,7 +112,7 @@ fn unshared_run_of_a_flight_allocates_a_fixed_number_of_times() {
     assert_eq!(per_request(&mut shared, post), unshared + 3, "a request that is never shared");
 }
 
-/// In axum, every layer allocates boxes. The watch layer allocates no more than a layer that does nothing, even if axum
+/// axum allocates boxes for every layer. The watch layer allocates no more than a layer that does nothing, even if axum
 /// applies the layers anew for each request.
 #[test]
 fn watched_request_in_axum_allocates_as_much_as_behind_a_no_op_layer() {

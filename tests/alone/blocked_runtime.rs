@@ -30,7 +30,7 @@ impl<S: tracing::Subscriber> Layer<S> for Warnings {
 }
 
 impl Warnings {
-    /// Returns the first report of each block by a service. On a busy machine, a worker may be late without one.
+    /// Returns the first report of each block by a service. On a busy machine, a worker may be late without a service.
     fn of_services(&self) -> Vec<String> {
         let names_a_service = |text: &&String| {
             text.contains("worker is blocked") && text.contains("label=\"service") && text.contains("repeats=0")
@@ -48,7 +48,8 @@ impl Warnings {
     }
 }
 
-/// Returns a service that blocks its thread after each request, until the given number of warnings and a while longer.
+/// Returns a service that blocks its thread after each request. A block lasts until the given number of warnings has
+/// come, and a while longer.
 fn blocking_service(
     name: &str,
     requests: &Arc<tokio::sync::Notify>,
@@ -72,7 +73,7 @@ fn blocking_service(
 }
 
 #[test]
-fn every_blocking_of_the_runtime_of_the_server_is_reported_once_with_its_service() {
+fn each_block_of_the_runtime_of_the_server_is_reported_once_with_its_service() {
     let _alone = crate::alone();
     let warnings = Warnings::default();
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(warnings.clone())).unwrap();
@@ -91,14 +92,14 @@ fn every_blocking_of_the_runtime_of_the_server_is_reported_once_with_its_service
         .unwrap();
     runtime.block_on(host.start()).unwrap();
 
-    // The service on its own thread blocks all the time, without an effect on the runtime.
+    // The service on its own thread blocks all the time, and does not affect the server's runtime.
     separate.notify_one();
     shared.notify_one();
     warnings.wait_for(1);
     let start = Instant::now();
     while !host.status().blocked().is_empty() {
         assert!(start.elapsed() < PATIENCE, "{:?}", host.status());
-        // Real time, as above.
+        // The watch measures real time.
         std::thread::sleep(Duration::from_millis(1));
     }
     shared.notify_one();

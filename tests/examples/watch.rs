@@ -1,4 +1,4 @@
-//! The examples about blocked workers, run like a user runs them.
+//! The examples about blocked workers, run as a user runs them.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! What a watch relies on: when tokio publishes the counters of a worker. The documentation of `RuntimeMetrics` does not
-//! promise it, so these tests fail if a release of tokio does it at another moment.
+//! The moments at which tokio updates the counters of a worker. A watch relies on these moments, but the documentation
+//! of `RuntimeMetrics` does not promise them, so these tests fail if a release of tokio changes them.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -68,7 +68,7 @@ fn counters_stand_still_during_a_poll() {
 }
 
 #[test]
-fn counters_of_a_worker_at_full_load_move_on() {
+fn counters_of_a_worker_at_full_load_change() {
     for handle in runtimes() {
         let spinning = handle.spawn(async {
             let start = Instant::now();
@@ -87,18 +87,18 @@ fn counters_of_a_worker_at_full_load_move_on() {
 }
 
 #[test]
-fn counters_of_a_worker_move_on_during_block_in_place() {
+fn counters_of_a_worker_change_during_block_in_place() {
     let [handle, _] = runtimes();
     let gate = Gate::default();
     let wait = gate.wait();
     handle.spawn(async move { block_in_place(|| wait.block()) });
     wait_until(|| gate.inside() == 1);
-    // Another thread has taken the worker over, and parks.
+    // Another thread has taken over the worker, and parks.
     wait_until(|| !is_active(&handle));
     gate.open();
 }
 
-/// Without it, a watch can't name the threads of a multi-thread runtime.
+/// A watch can't name the threads of a runtime without the index.
 #[test]
 fn index_of_the_worker_is_known_in_a_poll() {
     for handle in runtimes() {

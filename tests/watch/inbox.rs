@@ -1,3 +1,3 @@
-//! The inbox of reports, which other tests use, too.
+//! The inbox of reports, which the tests of other folders share.
 
 pub(crate) use support::inbox::{Inbox, THRESHOLD};

@@ -22,7 +22,7 @@ fn innermost_label_is_reported_and_the_outer_one_afterwards() {
     let outer = async move {
         inner().await;
         tokio::time::sleep(BLOCK).await;
-        // In one poll: the inner future ends, and the outer one blocks on.
+        // In the same poll, the inner future ends, and the outer future continues to block.
         let _ = watch("inner, ended", async {}).now_or_never();
         sleep(BLOCK);
     };
@@ -32,7 +32,7 @@ fn innermost_label_is_reported_and_the_outer_one_afterwards() {
     assert_eq!(labels, [Some("inner"), Some("outer")]);
 }
 
-/// Many short polls in one long one are no progress of the worker.
+/// Many short polls inside a long one are not progress of the worker.
 #[test]
 fn long_poll_that_polls_many_labelled_futures_is_reported() {
     for has_label in [true, false] {
@@ -50,7 +50,7 @@ fn long_poll_that_polls_many_labelled_futures_is_reported() {
     }
 }
 
-/// The thread in `block_in_place` has given its worker away. The thread that took it over is the one to name.
+/// The thread in `block_in_place` has handed its worker over. The report names the thread that took over the worker.
 #[test]
 fn worker_that_was_handed_over_is_reported_with_the_label_of_its_new_thread() {
     let (inbox, runtime, gate) = (Inbox::default(), multi_thread(1), Gate::default());
@@ -58,7 +58,7 @@ fn worker_that_was_handed_over_is_reported_with_the_label_of_its_new_thread() {
     let (in_place, wait) = (gate.wait(), gate.wait());
     runtime.spawn(watch("in place", async move { block_in_place(|| in_place.block()) }));
     spin_until(|| gate.inside() == 1);
-    // The watch has seen the poll, and then the worker without it.
+    // The watch has sampled the poll first, and then the worker without that poll.
     sleep(BLOCK);
     runtime.spawn(async {});
     sleep(BLOCK);
@@ -71,7 +71,7 @@ fn worker_that_was_handed_over_is_reported_with_the_label_of_its_new_thread() {
 #[test]
 fn worker_that_is_handed_over_and_blocked_at_once_is_reported_without_a_wrong_label() {
     let (inbox, runtime, gate) = (Inbox::default(), multi_thread(1), Gate::default());
-    // One sample in 20 ms: the threshold is far above the time for both polls to begin.
+    // The watch samples every 20 ms. The threshold is far above the time that both polls need to begin.
     let _watch = inbox.watch(runtime.handle());
     let (in_place, wait) = (gate.wait(), gate.wait());
     runtime.spawn(watch("in place", async move { block_in_place(|| in_place.block()) }));
@@ -79,10 +79,10 @@ fn worker_that_is_handed_over_and_blocked_at_once_is_reported_without_a_wrong_la
     assert_ne!(inbox.wait_for(1)[0].label(), Some("in place"));
 }
 
-/// The watch knows only the first thread. Its stack would accuse the wrong function.
+/// The watch knows only the first thread. The stack of that thread would name the wrong function.
 #[cfg(target_os = "linux")]
 #[test]
-fn stack_of_a_thread_that_gave_its_worker_away_is_not_reported() {
+fn stack_of_a_thread_that_handed_its_worker_over_is_not_reported() {
     let builder = tokio::runtime::Builder::new_multi_thread().worker_threads(1).on_thread_park(register_thread).build();
     let (inbox, runtime, gate) = (Inbox::default(), builder.unwrap(), Gate::default());
     let builder = inbox.builder().threshold(THRESHOLD).capture_stacks();
@@ -99,7 +99,7 @@ fn stack_of_a_thread_that_gave_its_worker_away_is_not_reported() {
     assert!(blocked.stack().is_none(), "{blocked:?}");
 }
 
-/// Slots outlive their threads, and a slot of a thread that has ended says nothing about the next one.
+/// Slots outlive their threads. The slot of a thread that has ended must not describe the next thread.
 #[test]
 fn threads_that_have_ended_are_not_named() {
     let inbox = Inbox::default();
@@ -123,7 +123,7 @@ fn label_ends_with_a_poll_that_panics() {
     let (inbox, runtime) = (Inbox::default(), multi_thread(1));
     let _watch = inbox.watch(runtime.handle());
     let panics = async {
-        // Without the hook, which takes its time to print a backtrace.
+        // `resume_unwind` skips the panic hook, which would take long to print a backtrace.
         let future = watch("panics", async { resume_unwind(Box::new(())) });
         let result: Result<Option<()>, _> = catch_unwind(AssertUnwindSafe(|| future.now_or_never()));
         assert!(result.is_err());

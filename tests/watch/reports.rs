@@ -1,4 +1,4 @@
-//! What a watch reports of blocked workers.
+//! The reports of a watch about blocked workers.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -55,12 +55,12 @@ fn blocked_local_set_is_reported() {
     assert_eq!(inbox.wait_for(1)[0].label(), Some("local"));
 }
 
-/// The limit is generous: the machine may run other tests. The benchmarks print the real delay.
+/// The limit is generous, because the machine may run other tests.
 #[test]
 fn report_comes_soon_after_the_threshold() {
     let (inbox, runtime) = (Inbox::default(), multi_thread(1));
     let _watch = inbox.watch(runtime.handle());
-    // The runtime is idle, and the watch runs.
+    // After this pause, the runtime is idle and the watch runs.
     sleep(MS * 100);
     let start = Instant::now();
     let blocking = runtime.spawn(async { sleep(BLOCK * 10) });
@@ -76,7 +76,7 @@ fn block_is_reported_again_each_time_its_time_has_doubled() {
     let _watch = inbox.watch(runtime.handle());
     runtime.spawn(async { sleep(THRESHOLD * 20) });
     let recovered = inbox.wait_for_recovered(1).remove(0);
-    // At 1, 2, 4, 8 and 16 times the threshold. Two may fall together on a busy machine.
+    // Reports come at 1, 2, 4, 8 and 16 times the threshold. On a busy machine, one report may stand for two.
     assert!((3..=4).contains(&recovered.last().repeats()), "{:?}", inbox.all());
     assert!(recovered.total() >= THRESHOLD * 16, "{recovered:?}");
 }
@@ -199,7 +199,7 @@ fn watch_ends_when_its_last_clone_is_dropped() {
     runtime.spawn(async move { wait.block() });
     inbox.wait_for(1);
     drop(one);
-    // A sample that had begun has ended.
+    // After this pause, a sample that had begun has ended.
     sleep(BLOCK);
     gate.open();
     sleep(BLOCK);

@@ -1,4 +1,4 @@
-//! What a watch does not report.
+//! The cases that a watch does not report.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -29,14 +29,14 @@ async fn spin_for(duration: Duration, poll: Duration) {
     }
 }
 
-/// One worker, so that the machine has a processor left for it and one for the watch. `ONELANE_LONG_TESTS=1` runs for a
-/// minute.
+/// The runtime has one worker, so that the machine has a second processor for the watch. `ONELANE_LONG_TESTS=1` makes
+/// the test run for a minute.
 #[test]
 fn worker_at_full_load_of_short_polls_is_not_reported() {
     let duration = std::env::var("ONELANE_LONG_TESTS").map_or(2, |_| 60);
     for runtime in [multi_thread(1), current_thread()] {
         let inbox = Inbox::default();
-        // Above the time for which a busy machine leaves a thread waiting for a processor.
+        // The threshold is above the time for which a thread of a busy machine waits for a processor.
         let _watch = inbox.builder().threshold(MS * 500).start(runtime.handle()).unwrap();
         runtime.block_on(async {
             let mut tasks = JoinSet::new();
@@ -49,8 +49,8 @@ fn worker_at_full_load_of_short_polls_is_not_reported() {
     }
 }
 
-/// tokio publishes its counters only after 61 polls: 61 polls of 5 ms are longer than the threshold. The labels show
-/// that no poll is.
+/// tokio updates its counters only after 61 polls, and 61 polls of 5 ms take longer than the threshold. The labels show
+/// that no single poll does.
 #[test]
 fn worker_whose_labelled_polls_end_in_time_is_not_reported() {
     let (inbox, runtime) = (Inbox::default(), multi_thread(1));
@@ -100,7 +100,7 @@ fn idle_runtime_is_not_reported() {
 #[test]
 fn paused_clock_is_not_reported() {
     let (inbox, runtime) = (Inbox::default(), paused());
-    // Above the time for which a busy machine leaves a thread waiting for a processor.
+    // The threshold is above the time for which a thread of a busy machine waits for a processor.
     let _watch = inbox.builder().threshold(MS * 500).start(runtime.handle()).unwrap();
     runtime.block_on(async {
         let start = Instant::now();
@@ -129,7 +129,7 @@ fn runtime_that_has_shut_down_is_not_reported() {
 }
 
 #[test]
-fn thread_that_is_no_worker_is_not_reported() {
+fn thread_that_is_not_a_worker_is_not_reported() {
     let (inbox, runtime) = (Inbox::default(), multi_thread(1));
     let _watch = inbox.watch(runtime.handle());
     register_thread();

@@ -54,7 +54,7 @@ fn slow_poll_is_an_event_in_the_span_of_its_task() {
 }
 
 #[test]
-fn label_that_was_reported_is_named_and_not_one_that_was_polled_afterwards() {
+fn event_names_the_label_that_was_reported_and_no_label_that_was_polled_afterwards() {
     let events = events_of(watch("outer", async {
         sleep(BLOCK);
         let _ = watch("innocent", async {}).now_or_never();

@@ -25,7 +25,7 @@ fn sleeps_in_a_helper() {
     sleep(BLOCK);
 }
 
-/// Waits until the debug information of the program has been read: before that, reports have no stack.
+/// Waits until the debug information of the program has been read. Reports have no stack before that.
 fn wait_for_symbols() {
     static READ: Once = Once::new();
     READ.call_once(|| {
@@ -80,7 +80,7 @@ fn assert_names_the_helper(blocked: &Blocked) {
     assert!(!has("tokio::runtime") && !has("on_signal") && !has("clone"), "{stack}");
 }
 
-/// Runs the test with that name in a process of its own, where it runs `body`.
+/// Runs the test with this name in a separate process. In that process, runs `body`.
 fn in_own_process(name: &str, body: impl FnOnce()) {
     const IS_CHILD: &str = "ONELANE_TEST_STACKS";
     if env::var_os(IS_CHILD).is_some() {
@@ -166,7 +166,7 @@ fn handler_of_actix_is_the_culprit() {
     thread::spawn(move || {
         actix_web::rt::System::new().block_on(async move {
             let factory = move || {
-                // The factory runs on each worker, whose runtime is its own.
+                // The factory runs on each worker, and each worker has its own runtime.
                 Box::leak(Box::new(watched(&reports, &Handle::current())));
                 actix_web::App::new().route("/report", actix_web::web::get().to(report))
             };
@@ -190,7 +190,7 @@ fn hint_of(block: impl FnOnce() + Send + 'static, end: impl FnOnce()) -> (Hint, 
     let task = runtime.spawn(watch("blocks", async { block() }));
     let blocked = with_stack(&inbox);
     end();
-    // The call of the system returns the right result after the interruption.
+    // The system call returns the right result after the interruption.
     runtime.block_on(task).unwrap();
     (blocked.hint(), blocked.stack().unwrap().clone())
 }
@@ -285,7 +285,7 @@ fn thread_that_blocks_the_signal_is_reported_without_stack() {
     let _watch = watched(&inbox, runtime.handle());
     runtime.spawn(watch("blocks the signal", async {
         mask(libc::SIG_BLOCK);
-        // Longer than the watch waits for a stack after its report at four times the threshold, and too short for another.
+        // The report at four times the threshold has waited for a stack by then, and no further report is due.
         sleep(THRESHOLD * 7);
         // The handler runs now, after the watch has given up.
         mask(libc::SIG_UNBLOCK);
@@ -309,8 +309,8 @@ fn mask(how: libc::c_int) {
 }
 
 #[test]
-fn handler_that_is_installed_later_works_beside_that_of_the_watch() {
-    in_own_process("handler_that_is_installed_later_works_beside_that_of_the_watch", || {
+fn handler_that_is_installed_later_works_beside_the_handler_of_the_watch() {
+    in_own_process("handler_that_is_installed_later_works_beside_the_handler_of_the_watch", || {
         let (inbox, runtime) = (Inbox::default(), multi_thread(2));
         let _watch = watched(&inbox, runtime.handle());
         let listening = || signal(SignalKind::from_raw(libc::SIGURG)).unwrap();
@@ -319,7 +319,7 @@ fn handler_that_is_installed_later_works_beside_that_of_the_watch() {
         assert_names_the_helper(&with_stack(&inbox));
         kill_process(getpid(), Signal::URG).unwrap();
         runtime.block_on(async { tokio::time::timeout(PATIENCE, urgent.recv()).await }).unwrap();
-        // A second watch finds the handler of tokio, which calls that of the first one.
+        // A second watch finds the handler of tokio, which calls the handler of the first watch.
         let (second, other) = (Inbox::default(), multi_thread(1));
         let _second = watched(&second, other.handle());
         other.spawn(watch("import", async { sleeps_in_a_helper() }));
@@ -364,6 +364,6 @@ fn stacks_are_captured_among_signals_and_forks() {
 fn start_timer() {
     let millisecond = libc::timeval { tv_sec: 0, tv_usec: 1_000 };
     let timer = libc::itimerval { it_interval: millisecond, it_value: millisecond };
-    // SAFETY: The pointer is valid, and the old timer is not requested.
+    // SAFETY: The pointer is valid, and the call may leave out the pointer for the old timer.
     assert_eq!(unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()) }, 0);
 }

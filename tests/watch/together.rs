@@ -111,7 +111,7 @@ fn status_and_probes_of_a_host_show_the_blocked_worker() {
 }
 
 #[test]
-fn host_uses_the_watch_that_it_is_given() {
+fn host_uses_the_watch_of_its_builder() {
     let (inbox, runtime) = (Inbox::default(), multi_thread(1));
     let watches = inbox.builder().threshold(THRESHOLD).build().unwrap();
     for supervision in [Supervision::OwnThread, Supervision::ServerRuntime] {
@@ -127,9 +127,9 @@ fn host_uses_the_watch_that_it_is_given() {
     inbox.wait_for_recovered(3);
 }
 
-/// Otherwise each block would be reported twice.
+/// With two watches, each block would be reported twice.
 #[test]
-fn host_uses_the_watch_that_its_runtime_has() {
+fn host_uses_the_watch_of_its_runtime() {
     let (runtime, gate) = (multi_thread(1), Gate::default());
     let watches = Watch::builder().threshold(THRESHOLD).start(runtime.handle()).unwrap();
     let host = started(&runtime, ServiceHost::builder());

@@ -51,7 +51,7 @@ pub enum Supervision {
 /// | [`supervision`](Self::supervision) | [`Supervision::OwnThread`] |
 /// | [`probe_listener`](Self::probe_listener) (feature `probe-listener`) | none |
 /// | [`exit_within`](Self::exit_within) | never |
-/// | [`watch`](Self::watch) | that of the server's runtime, or one of the host's own with a threshold of 100 ms |
+/// | [`watch`](Self::watch) | the watch that the server's runtime has, or a new one with a threshold of 100 ms |
 /// | [`without_signals`](Self::without_signals) | signals are handled |
 ///
 /// Without a probe listener, the routes of a [web adapter](crate::web) answer the probes. With signals,
@@ -198,7 +198,7 @@ impl ServiceHostBuilder {
         self
     }
 
-    /// Lets `watch` report the blocked workers of the server's runtime, instead of a watch of the host's own.
+    /// Sets the watch that reports the blocked workers of the server's runtime. The host then starts none of its own.
     ///
     /// ```
     /// use std::time::Duration;
@@ -216,7 +216,7 @@ impl ServiceHostBuilder {
         self
     }
 
-    /// Starts no watch. [`HostStatus::runtime_lag`] is then 0, and [`HostStatus::blocked`] is empty.
+    /// Runs the host without a watch. [`HostStatus::runtime_lag`] is then 0, and [`HostStatus::blocked`] is empty.
     pub fn without_watch(mut self) -> Self {
         self.watch = HostWatch::None;
         self

@@ -43,7 +43,7 @@ impl HostHandle {
         self.shared.probe_address()
     }
 
-    /// Lets the host's watch, if there is one, report the blocked workers of another runtime that serves requests.
+    /// Adds another runtime that serves requests to the host's watch, if the host has one.
     pub(crate) fn watch_runtime(&self, runtime: &Handle) {
         if let Some(watch) = &self.shared.status().watch {
             watch.add(runtime);

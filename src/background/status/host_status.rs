@@ -25,7 +25,7 @@ pub struct HostStatus {
     pub(crate) services: Vec<Arc<ServiceStatus>>,
     /// The index of each service by its name.
     pub(crate) indices: Arc<HashMap<Arc<str>, u32>>,
-    /// Set by the start, if the host has a watch.
+    /// Set when the host starts. `None` if the host has no watch.
     pub(crate) watch: Option<WatchView>,
     pub(crate) managed: ManagedList,
 }
@@ -112,16 +112,16 @@ impl HostStatus {
         self.managed.snapshots()
     }
 
-    /// Returns how long a task of the server that is ready waits until it is polled: [`Watch::lag`] of the host's
-    /// [watch](crate::background#supervision), or 0 if the host has none. The value is current, not as old as this
-    /// snapshot.
+    /// Returns how long a task of the server that is ready waits for its poll. This is the [`Watch::lag`] of the host's
+    /// [watch](crate::background#supervision), or 0 if the host has no watch. The value is current, even if this status
+    /// is old.
     #[must_use]
     pub fn runtime_lag(&self) -> Duration {
         self.watch.as_ref().map_or(Duration::ZERO, WatchView::lag)
     }
 
-    /// Returns the workers that are blocked now: [`Watch::blocked`] of the host's
-    /// [watch](crate::background#supervision). The value is current, not as old as this snapshot.
+    /// Returns the last report of each worker that is blocked now. These are the [`Watch::blocked`] of the host's
+    /// [watch](crate::background#supervision). The value is current, even if this status is old.
     #[must_use]
     pub fn blocked(&self) -> Vec<Blocked> {
         self.watch.as_ref().map_or_else(Vec::new, WatchView::blocked)

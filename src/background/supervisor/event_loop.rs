@@ -52,8 +52,8 @@ pub(crate) struct StartRequest {
 }
 
 impl SupervisorTask {
-    /// Runs the host from its start to its end. `probes` serves the probes until the host has ended, if they have a port
-    /// of their own.
+    /// Runs the host from its start to its end. `probes` serves the probes until the host has ended, if the probes have
+    /// their own port.
     pub(crate) async fn run(
         self,
         request: StartRequest,

@@ -1,4 +1,4 @@
-//! [`Capture`] without the feature `backtrace`, or on a system where stacks can't be captured: it has no value.
+//! [`Capture`] without the feature `backtrace`, or on a system where stacks can't be captured: the type has no value.
 
 use std::convert::Infallible;
 
@@ -15,7 +15,7 @@ impl Capture {
         Err(WatchError::StacksUnavailable("they need Linux with glibc: leave capture_stacks() out on this system"))
     }
 
-    /// Captures the stack of a thread of this process. Returns `None` if the thread has ended, or does not respond.
+    /// Captures the stack of a thread of this process.
     pub(in crate::watch) fn stack_of(&self, _thread: &ThreadName) -> Option<Stack> {
         match self.0 {}
     }

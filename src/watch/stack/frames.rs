@@ -4,11 +4,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The greatest number of frames that a stack keeps: the innermost ones.
+/// The greatest number of frames that a stack keeps, from the innermost one outwards.
 const MAX_FRAMES: usize = 64;
 
-/// The stack of a thread, from the innermost function outwards. It ends where the runtime polls the task: the frames of
-/// the runtime are left out, and so are the functions of the standard library that only call another function.
+/// The stack of a thread, from the innermost function outwards.
+///
+/// The stack ends where the runtime polls the task. The frames outside of that poll are left out, and so are functions
+/// that only call another function, such as those of closures and boxes in the standard library.
 ///
 /// The `Display` text has one line for each frame: `function (file:line)`.
 #[derive(Clone, Debug)]
@@ -16,9 +18,9 @@ pub struct Stack(Arc<[Frame]>);
 
 /// A function on a [`Stack`].
 ///
-/// The name needs the symbols of the program, which `strip = true` removes. File and line need debug information:
-/// `debug = "limited"` in the profile suffices. With `debug = "line-tables-only"`, the names of some functions of the
-/// program have no path.
+/// The name requires the symbols of the program, which `strip = true` removes. The file and the line require debug
+/// information: `debug = "limited"` in the profile suffices. With `debug = "line-tables-only"`, the names of some
+/// functions of the program have no path.
 #[derive(Clone, Debug)]
 pub struct Frame {
     pub(super) function: Option<String>,
@@ -26,7 +28,7 @@ pub struct Frame {
     pub(super) line: Option<u32>,
 }
 
-/// Functions that a stack ends before: those that poll tasks, and those that every thread begins with.
+/// The functions that poll tasks, and the first functions of a thread. A stack ends before such a function.
 const RUNTIME: [&str; 6] = [
     "tokio::runtime::",
     "tokio::task::local::",
@@ -35,9 +37,9 @@ const RUNTIME: [&str; 6] = [
     "std::sys::backtrace::__rust_begin_short_backtrace",
     "std::rt::lang_start",
 ];
-/// Functions that give the worker of the thread to another thread.
+/// The functions that hand the worker of the thread to another thread.
 const HAND_OVER: [&str; 2] = ["tokio::task::blocking::block_in_place", "tokio::runtime::scheduler::block_in_place::"];
-/// Functions that only call another one.
+/// The functions that only call another function.
 const CALLS: [&str; 9] = [
     "core::ops::function::",
     "core::panic::unwind_safe::",
@@ -49,7 +51,7 @@ const CALLS: [&str; 9] = [
     "__rust_try",
     "tokio::loom::",
 ];
-/// Crates whose functions are never the place to mend.
+/// The crates whose functions are never the culprit.
 const NEVER_CULPRIT: [&str; 5] = ["std::", "core::", "alloc::", "tokio::", "onelane::"];
 /// Parts of the paths of files that belong to the standard library.
 const STANDARD_LIBRARY: [&str; 2] = ["/rustc/", "/rustlib/src/rust/library/"];
@@ -57,13 +59,13 @@ const STANDARD_LIBRARY: [&str; 2] = ["/rustc/", "/rustlib/src/rust/library/"];
 const PACKAGES: [&str; 2] = ["/registry/src/", "/git/checkouts/"];
 
 impl Stack {
-    /// Creates a stack from all frames of a thread, without those that say nothing.
+    /// Creates a stack from all frames of a thread, and leaves out frames that do not help to find the culprit.
     #[cfg_attr(
         not(all(feature = "backtrace", target_os = "linux")),
         allow(dead_code, reason = "nothing captures frames")
     )]
     pub(super) fn trimmed(frames: Vec<Frame>) -> Self {
-        // The innermost frames may be those of the runtime, such as a lock that it takes when the task spawns another.
+        // The innermost frames may belong to the runtime, for example when the task spawns another task.
         let culprit = frames.iter().position(Frame::is_code_of_a_crate).unwrap_or(0);
         let end = frames[culprit..].iter().position(|frame| frame.starts_with(&RUNTIME)).map(|end| culprit + end);
         let end = end.filter(|end| *end > 0).unwrap_or(frames.len());
@@ -71,7 +73,7 @@ impl Stack {
         Self(kept.take(MAX_FRAMES).collect())
     }
 
-    /// Returns `true` if the thread with these frames has given its worker away, so that it is not the thread to name.
+    /// Returns `true` if the thread with these frames has handed its worker to another thread, in `block_in_place`.
     #[cfg_attr(
         not(all(feature = "backtrace", target_os = "linux")),
         allow(dead_code, reason = "nothing captures frames")
@@ -86,10 +88,11 @@ impl Stack {
         &self.0
     }
 
-    /// Returns the innermost frame of the program's own packages: the place to mend. If the files are unknown, or none is
-    /// of the program, returns the innermost frame that belongs neither to the system, the standard library nor tokio.
+    /// Returns the frame to fix: the innermost frame of the program's own packages. If the files are unknown, or if no
+    /// frame belongs to the program, returns the innermost frame outside of the system, the standard library, tokio and
+    /// this crate.
     ///
-    /// A file belongs to a dependency if it is in Cargo's registry or among Cargo's checkouts.
+    /// A file belongs to a dependency if the file is in Cargo's registry or among Cargo's checkouts.
     #[must_use]
     pub fn culprit(&self) -> Option<&Frame> {
         let mut of_crates = self.0.iter().filter(|frame| frame.is_code_of_a_crate());
@@ -116,7 +119,8 @@ impl Frame {
         self.line
     }
 
-    /// Returns `true` if the function, the type that it is a method of, or the trait of any type, has one of these paths.
+    /// Returns `true` if the path of the function begins with one of these paths. The path of a method begins with its
+    /// type, or with its trait if the type is a type parameter.
     pub(super) fn starts_with(&self, paths: &[&str]) -> bool {
         let name = self.function().unwrap_or_default().trim_start_matches(['<', '&']);
         let of_any_type = name.split_once(" as ").filter(|(of, _)| !of.contains("::"));
@@ -124,7 +128,7 @@ impl Frame {
         paths.iter().any(|path| name.starts_with(path))
     }
 
-    /// Returns `true` if the function is written in Rust. With some debug information, its name has no path.
+    /// Returns `true` if the function is written in Rust. The file decides, too, because not every name has a path.
     pub(super) fn is_rust(&self) -> bool {
         let is_rust_file = self.file().is_some_and(|file| file.extension().is_some_and(|extension| extension == "rs"));
         is_rust_file || self.function().is_some_and(|name| name.contains("::"))
@@ -134,14 +138,14 @@ impl Frame {
         self.is_code_of_a_crate() && self.file().is_some_and(|file| !is_of_dependency(file))
     }
 
-    /// Returns `true` if the function is neither of the system, the standard library, tokio nor this crate.
+    /// Returns `true` unless the function belongs to the system, the standard library, tokio or this crate.
     fn is_code_of_a_crate(&self) -> bool {
         let is_of_std = self.file().is_some_and(|file| contains_any(file, &STANDARD_LIBRARY));
         self.is_rust() && !is_of_std && !self.starts_with(&NEVER_CULPRIT)
     }
 }
 
-/// Returns `true` if the file belongs to the standard library or to another package than those of the program.
+/// Returns `true` if the file belongs to the standard library or to a dependency.
 pub(super) fn is_of_dependency(file: &Path) -> bool {
     contains_any(file, &STANDARD_LIBRARY) || contains_any(file, &PACKAGES)
 }
@@ -223,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn culprit_is_code_of_the_program_before_that_of_a_dependency() {
+    fn culprit_is_code_of_the_program_rather_than_of_a_dependency() {
         let of_dependency = format!("{REGISTRY}/ureq-3.0.1/src/run.rs");
         let frames = |own: Option<&str>| {
             let std = frame("with<F>", Some("/rustc/abc/library/std/src/thread/local.rs"));

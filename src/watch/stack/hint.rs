@@ -1,39 +1,39 @@
-//! [`Hint`], what to do about a blocked worker.
+//! [`Hint`], how to fix the code that blocks a worker.
 
 use std::fmt;
 
 use super::frames::{Frame, Stack};
 
-/// What a blocked thread seems to do. The `Display` text says what to do about it.
+/// A guess at what a blocked thread does. The `Display` text says how to fix the code.
 ///
-/// The names of the innermost functions decide, so a hint is a guess.
+/// The guess is made from the names of the innermost functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Hint {
-    /// The stack is not known, or has no function that is known to block.
+    /// The stack is unknown, or no function on the stack is known to block.
     Unknown,
     /// The thread sleeps.
     Sleep,
     /// The thread waits for a lock of the standard library or of `parking_lot`.
     Lock,
-    /// The thread waits for another thread: at a channel, a condition variable, a join or a future that it drives itself.
+    /// The thread waits for another thread: at a channel, a condition variable or a join, or in a nested `block_on`.
     Thread,
     /// The thread waits for a child process.
     ChildProcess,
     /// The thread resolves the name of a host.
     Dns,
-    /// The thread writes data of a file to the disk.
+    /// The thread syncs a file to the disk.
     FileSync,
     /// The thread reads or writes a socket, a pipe or a file.
     Io,
     /// The thread hashes a password, or computes another hash.
     Hashing,
-    /// The thread computes: it is in no call of the system.
+    /// The thread computes: the thread is in no system call.
     Computing,
 }
 
-/// What gives each hint away. The first row that has a function of the stack decides. A path ends in `::` or is the start
-/// of one; names without `::` are functions of the C library.
+/// The functions that lead to each hint. The first row with a function on the stack decides. An entry with `::` is the
+/// beginning of a path. An entry without `::` is a function of the C library.
 const SIGNS: [(Hint, &[&str]); 8] = [
     (Hint::Dns, &["getaddrinfo", "gethostbyname", "gethostbyname_r", "getnameinfo"]),
     (Hint::FileSync, &["fsync", "fdatasync", "syncfs", "sync_file_range", "msync", "sync"]),
@@ -118,7 +118,7 @@ const SIGNS: [(Hint, &[&str]); 8] = [
 impl Hint {
     pub(in crate::watch) fn of(stack: Option<&Stack>) -> Self {
         let frames = stack.map_or(&[][..], Stack::frames);
-        // A caller of the program's function may contain a sign by chance, such as the channel of a runtime.
+        // The frames outside of the program's function may match a sign by chance, such as the channel of a runtime.
         let own = frames.iter().position(Frame::is_code_of_the_program).unwrap_or(frames.len());
         let inner = &frames[..own];
         let has = |signs: &[&str]| inner.iter().any(|frame| is_sign(frame, signs));
@@ -140,14 +140,14 @@ fn is_sign(frame: &Frame, signs: &[&str]) -> bool {
     signs.contains(&c_function(name))
 }
 
-/// `rustix` has system calls in functions of its own.
+/// A function of `rustix` is written in Rust, but may be a system call.
 fn is_computing(leaf: &Frame) -> bool {
     let memory = ["malloc", "free", "calloc", "realloc", "int_malloc", "int_free", "cfree"];
     let name = c_function(leaf.function().unwrap_or_default());
     leaf.is_rust() && !leaf.starts_with(&["rustix::"]) || memory.contains(&name) || name.starts_with("mem")
 }
 
-/// Returns the public name of a function of the C library, which has several: `__GI___libc_read` is `read`.
+/// Returns the public name of a function of the C library. Such a function has several: `__GI___libc_read` is `read`.
 fn c_function(name: &str) -> &str {
     let name = name.trim_start_matches("__GI_").trim_start_matches('_');
     name.trim_start_matches("libc_").trim_end_matches("_nocancel")
@@ -174,7 +174,7 @@ impl fmt::Display for Hint {
 mod tests {
     use super::*;
 
-    /// Functions that were captured, from the innermost one outwards, in programs with and without debug information.
+    /// Stacks that were captured in programs with and without debug information, from the innermost function outwards.
     const CAPTURED: [(Hint, &[&str]); 17] = [
         (Hint::Unknown, &["<unknown>", "app::handler"]),
         (Hint::Unknown, &["ioctl", "app::handler"]),
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn callers_of_the_program_decide_nothing() {
+    fn callers_of_the_innermost_function_of_the_program_decide_nothing() {
         let computes = ["app::sum", "std::sync::mpsc::Receiver<T>::recv", "clock_nanosleep", "app::main"];
         assert_eq!(Hint::of(Some(&stack(&computes))), Hint::Computing);
         let copies = ["__memcpy_avx_unaligned_erms", "app::copy"];

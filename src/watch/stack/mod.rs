@@ -1,9 +1,9 @@
-//! The stack of a blocked thread, and what it says.
+//! The stack of a blocked thread, and the hint that the stack gives.
 //!
 //! | file | contents |
 //! |---|---|
-//! | `frames` | [`Stack`] and [`Frame`], what a report contains |
-//! | `hint` | [`Hint`], what to do about a blocked worker |
+//! | `frames` | [`Stack`] and [`Frame`], the parts of a report |
+//! | `hint` | [`Hint`], how to fix the code that blocks |
 //! | `linux` | the capture of stacks on Linux |
 //! | `disabled` | the capture of stacks where it is not available |
 

@@ -1,4 +1,4 @@
-//! [`WatchMiddleware`], which gives requests the label of their route in the reports of watches.
+//! [`WatchMiddleware`], which labels each request with its route.
 
 use std::cell::RefCell;
 use std::future::{Ready, ready};
@@ -12,22 +12,23 @@ use crate::debug::impl_debug;
 use crate::watch::{Label, Watch, Watched, watch};
 use crate::web::route_labels::RouteLabels;
 
-/// Gives requests the label of their route, such as `GET /users/{id}`: a [`Watch`] that reports a worker as blocked names
-/// the route whose handler, extractor or inner middleware runs on it.
+/// Labels each request with its route, such as `GET /users/{id}`. If a handler, an extractor or an inner middleware
+/// blocks a worker, the report of the [`Watch`] names the route.
 ///
-/// Wrap the app, a scope or a resource. Wrap it before guard and flight middlewares, which are then outside: a handler
-/// that continues without its client, and a run that several clients share, keep their label.
+/// Wrap an app, a scope or a resource with this middleware. Add guard and flight middlewares afterwards, so that they
+/// are outside of this one. A handler that continues without its client, and a run that several clients share, then
+/// keep their label.
 ///
-/// Each worker of actix-web has a runtime of its own. The host of [`serve`](super::serve()) watches all of them. Without a
-/// host, pass a watch to [`watch`](Self::watch).
+/// Each worker of actix-web has its own runtime. The host of [`serve`](super::serve()) watches all of these runtimes.
+/// Without a host, pass a watch to [`watch`](Self::watch).
 ///
-/// The call of the service and each poll of its future have the label. What the handler does elsewhere does not: in tasks
-/// that it spawns, and while the body of its response is sent. A request that waits blocks nothing and is not reported.
+/// The call of the service and each poll of its future have the label. The tasks that a handler spawns have no label,
+/// and neither has the body of its response. A request that waits blocks nothing and is not reported.
 ///
 /// # Labels
 ///
-/// The pattern is that of [`match_pattern`](ServiceRequest::match_pattern). A request that matches no resource has the
-/// label `unmatched`, and the method of a request is `OTHER` if HTTP does not define it. So clients can't create labels.
+/// The pattern is that of [`match_pattern`](ServiceRequest::match_pattern). The label of a request that matches no
+/// resource is `unmatched`. A method that HTTP does not define appears as `OTHER`. So clients can't create labels.
 ///
 /// # Examples
 ///
@@ -53,7 +54,7 @@ pub struct WatchMiddleware {
 }
 
 impl WatchMiddleware {
-    /// Creates a middleware that gives requests their labels.
+    /// Creates a middleware that labels requests.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -78,7 +79,7 @@ where
     type InitError = ();
     type Future = Ready<Result<Self::Transform, ()>>;
 
-    /// Called on each worker.
+    /// Adds the worker's runtime to the watch. actix-web calls this on each worker.
     fn new_transform(&self, inner: S) -> Self::Future {
         if let (Some(watch), Ok(runtime)) = (&self.watch, Handle::try_current()) {
             watch.add(&runtime);
@@ -90,8 +91,8 @@ where
 /// A service whose requests have the label of their route. Created by [`WatchMiddleware`].
 pub struct WatchService<S> {
     inner: S,
-    /// The labels by path. Before the request reaches its resource, actix-web finds the pattern by matching the path
-    /// against the patterns of the app one by one.
+    /// The labels by path. They save the call of `match_pattern`, which compares the path with the patterns of the app
+    /// one by one.
     labels: RefCell<RouteLabels>,
 }
 

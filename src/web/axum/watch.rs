@@ -1,4 +1,4 @@
-//! [`WatchLayer`], which gives requests the label of their route in the reports of watches.
+//! [`WatchLayer`], which labels each request with its route, for the reports of watches.
 
 use std::cell::{Cell, RefCell};
 use std::task::{Context, Poll};
@@ -10,23 +10,23 @@ use crate::watch::{Label, Watched, watch};
 use crate::web::route_labels::RouteLabels;
 use crate::web::tower::{Layer, Service};
 
-/// Gives requests the label of their route, such as `GET /users/{id}`: a [`Watch`](crate::watch::Watch) that reports a
-/// worker as blocked names the route whose handler, extractor or inner layer runs on that worker.
+/// Labels each request with its route, such as `GET /users/{id}`. If a handler, an extractor or an inner layer blocks a
+/// worker, the report of a [`Watch`](crate::watch::Watch) names the route.
 ///
-/// Add the layer to the app after the routes, and before guard and flight layers: a handler that continues without its
-/// client, and a run that several clients share, then keep their label. Layers that are added later are outside of it.
+/// Add the layer to the app after the routes. Add guard and flight layers afterwards, so that they are outside of this
+/// layer. A handler that continues without its client, and a run that several clients share, then keep their label.
 ///
-/// The call of the route and each poll of its future have the label. What the handler does elsewhere does not: in tasks
-/// that it spawns, and while the body of its response is sent. A request that waits blocks nothing and is not reported.
-/// Without a running watch, the layer has no effect.
+/// The call of the route and each poll of its future have the label. The tasks that a handler spawns have no label, and
+/// neither has the body of its response. A request that waits blocks nothing and is not reported. Without a running
+/// watch, the layer has no effect.
 ///
-/// A [`ServiceHost`](crate::ServiceHost) watches the workers of its server, so [`serve`](super::serve()) needs the layer
-/// only. A program without a host starts a watch itself.
+/// A [`ServiceHost`](crate::ServiceHost) watches the workers of its server, so an app that [`serve`](super::serve())
+/// runs needs only the layer. A program without a host starts a watch itself.
 ///
 /// # Labels
 ///
-/// The pattern is axum's [`MatchedPath`]. A request that matches no route has the label `unmatched`, and the method of a
-/// request is `OTHER` if HTTP does not define it. So clients can't create labels.
+/// The pattern is axum's [`MatchedPath`]. The label of a request that matches no route is `unmatched`. A method that
+/// HTTP does not define appears as `OTHER`. So clients can't create labels.
 ///
 /// # Examples
 ///
@@ -74,10 +74,10 @@ pub struct WatchService<S> {
 type Recent = Option<(Label, &'static str)>;
 
 thread_local! {
-    /// The labels of recent requests. Almost every request finds its label here, without a hash.
+    /// The labels of recent requests. A request that finds its label here computes no hash.
     static RECENT: [Cell<Recent>; 16] = const { [const { Cell::new(None) }; 16] };
-    /// The labels by pattern. axum may call `layer` for each connection, or even for each request, so a service lives too
-    /// short to remember them.
+    /// The labels by pattern. They are not part of the service, because axum may call `layer` anew for each connection,
+    /// or even for each request.
     static LABELS: RefCell<RouteLabels> = RefCell::default();
 }
 
@@ -85,7 +85,7 @@ fn label_of(method: &str, pattern: Option<&str>) -> Label {
     let key = pattern.unwrap_or_default();
     RECENT.with(|recent| {
         let recent = &recent[(method.len() + key.len()) % recent.len()];
-        // A method has no space and a pattern begins with a slash, so no other request has this text.
+        // A method has no space, and a pattern begins with a slash, so the text belongs to this method and pattern.
         let is_label =
             |text: &str| text.len() == method.len() + 1 + key.len() && text.starts_with(method) && text.ends_with(key);
         if let Some((label, _)) = recent.get().filter(|(_, text)| is_label(text)) {

@@ -51,7 +51,7 @@ pub(super) async fn run_lists(queue: Arc<TaskQueue>, first: VecDeque<QueuedTask>
 
 async fn run(task: BackgroundTask) {
     let BackgroundTask { name, work, timeout: limit, trace: caller, .. } = task;
-    // Labels are never freed, and the text of an owned name may come from a request.
+    // Labels are never freed, and an owned name may come from a request.
     let label = match &name {
         Cow::Borrowed(name) => Label::from(*name),
         Cow::Owned(_) => Label::from("background task"),

@@ -63,8 +63,8 @@ pub(super) enum Work {
 impl BackgroundTask {
     /// Creates a task from a future. Logs, reports and [`detached::running`](crate::detached::running) show the name.
     ///
-    /// A [`Watch`](crate::watch::Watch) that reports a worker as blocked by the task names the task. If the name is a
-    /// `String`, the report has the label `background task` instead.
+    /// If the task blocks its worker, the report of a [`Watch`](crate::watch::Watch) has the name as its label. A name
+    /// that is a `String` may come from a request, so its report has the label `background task` instead.
     pub fn new<F>(name: impl Into<Cow<'static, str>>, future: F) -> Self
     where
         F: Future<Output: TaskOutput> + Send + 'static,

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | to guard axum routes | [`web::axum::GuardLayer`](crate::web::axum::GuardLayer), which is built on this module |
 //! | to guard any other tower service | [`GuardLayer`] |
-//! | reports of a blocked worker to name the service | [`WatchLayer`] |
+//! | reports of blocked workers that name the service | [`WatchLayer`] |
 //! | at most `n` requests at once and nothing else | [`GuardLayer`], or `tower::limit::GlobalConcurrencyLimitLayer` |
 //!
 //! A request passes through the files of this folder in this order: `layer` → `service` → `future`, then `waiting` and

@@ -1,4 +1,4 @@
-//! [`WatchLayer`], which gives the requests of a service a label in the reports of watches.
+//! [`WatchLayer`], which labels the requests of a service, for the reports of watches.
 
 use std::task::{Context, Poll};
 
@@ -8,14 +8,13 @@ use tower_service::Service;
 use crate::debug::impl_debug;
 use crate::watch::{Label, Watched, watch};
 
-/// Gives the requests of a tower service a label: a [`Watch`](crate::watch::Watch) that reports a worker as blocked names
-/// the label while the service handles a request on that worker.
+/// Labels the requests of a tower service. If the service blocks a worker while it handles a request, the report of a
+/// [`Watch`](crate::watch::Watch) has the label.
 ///
-/// The call of the service and each poll of its future have the label. What the service does elsewhere does not: in
-/// `poll_ready`, in tasks that it spawns, and while the body of its response is sent. Without a running watch, the layer
-/// has no effect.
+/// The call of the service and each poll of its future have the label. `poll_ready`, the tasks that the service spawns,
+/// and the body of its response have no label. Without a running watch, the layer has no effect.
 ///
-/// In axum, use [`web::axum::WatchLayer`](crate::web::axum::WatchLayer), whose labels are the routes.
+/// In axum, use [`web::axum::WatchLayer`](crate::web::axum::WatchLayer), which uses the route as the label.
 ///
 /// # Examples
 ///
@@ -42,7 +41,7 @@ pub struct WatchLayer {
 }
 
 impl WatchLayer {
-    /// Creates a layer. Equal texts give equal labels; see [`Label`] for which texts are suitable.
+    /// Creates a layer. [`Label`] explains which texts are suitable.
     pub fn new(label: impl Into<Label>) -> Self {
         Self { label: label.into() }
     }

@@ -8,10 +8,10 @@ use tokio::runtime::Handle;
 
 use crate::waiting::{MS, PATIENCE};
 
-/// The threshold of most tests, above the time for which a busy machine leaves a thread waiting for a processor.
+/// The threshold of most tests. It is above the time for which a thread of a busy machine waits for a processor.
 pub const THRESHOLD: Duration = Duration::from_millis(100);
 
-/// The reports that a watch has made, with the time of each.
+/// The reports of a watch, each with its time.
 #[derive(Clone, Debug, Default)]
 pub struct Inbox(Arc<Mutex<Vec<(Instant, Report)>>>);
 
@@ -48,8 +48,8 @@ impl Inbox {
         self.all().into_iter().filter_map(recovered).collect()
     }
 
-    /// Waits on this thread until a block with the label has been reported. A busy machine may let a thread wait for a
-    /// processor, which is reported, too.
+    /// Waits on this thread until a block with the label has been reported. On a busy machine, the inbox may also
+    /// contain reports of threads that waited for a processor.
     pub fn wait_for_label(&self, label: &str) -> Blocked {
         let find = || self.blocked().into_iter().map(|(_, blocked)| blocked).find(|it| it.label() == Some(label));
         self.wait_until(|| find().is_some());

@@ -20,7 +20,8 @@ use support::waiting::{Gate, MS, Wait, spin_until};
 use super::Site;
 use crate::processes::work::{FileGate, wait_at_gate};
 
-/// Serves an app whose services a function creates, from the middleware and from what blocks their handlers.
+/// Serves an app with the services that `configure` adds. `configure` receives the middleware, and the wait that blocks
+/// handlers.
 fn site(configure: impl Fn(&mut ServiceConfig, &WatchMiddleware, &Wait) + Clone + Send + 'static) -> Site {
     let (gate, inbox) = (Gate::default(), Inbox::default());
     let watch = inbox.builder().threshold(THRESHOLD).build().unwrap();

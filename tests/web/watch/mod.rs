@@ -1,4 +1,4 @@
-//! The layers that give requests a label in the reports of watches.
+//! The layers that label requests for the reports of watches.
 //!
 //! Handlers block on a gate until the test has seen the report, so no test depends on how fast the machine is.
 
@@ -19,12 +19,12 @@ use onelane::watch::{Blocked, Watch};
 use support::inbox::{Inbox, THRESHOLD};
 use support::waiting::{Gate, PATIENCE};
 
-/// Longer than the threshold, on a busy machine, too.
+/// A time that is longer than the threshold, even on a busy machine.
 const A_WHILE: Duration = Duration::from_millis(400);
 
 /// A server whose workers are watched.
 struct Site {
-    /// Dropped first: threads that it blocks would keep their runtime.
+    /// Dropped before the server: a runtime waits for the threads that the gate blocks.
     gate: Gate,
     address: SocketAddr,
     inbox: Inbox,

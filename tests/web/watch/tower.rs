@@ -1,4 +1,4 @@
-//! The watch layer of tower, in front of a service whose request is no HTTP request.
+//! The watch layer of tower, in front of a service that takes no HTTP requests.
 
 use std::convert::Infallible;
 
@@ -18,7 +18,7 @@ fn service_is_reported_with_its_label_in_its_call_and_in_its_future() {
         in_call.block();
         let wait = in_future.clone();
         async move {
-            // The next block is in another poll.
+            // The code below blocks in the next poll.
             tokio::task::yield_now().await;
             wait.block();
             Ok::<_, Infallible>(number * 2)

@@ -11,14 +11,15 @@ use crate::watch::error::WatchError;
 use crate::watch::slot::ThreadName;
 use crate::watch::stack::frames::Stack;
 
-/// How long a thread has time to write down its stack. It needs less than a millisecond once it runs. A thread that
-/// blocks the signal, or that waits for a disk, does not run the handler at all.
+/// How long a thread may take to record its stack. The handler takes less than a millisecond. A thread that blocks the
+/// signal, or that waits for a disk, does not run the handler at all.
 const PATIENCE: Duration = Duration::from_millis(50);
 const PAUSE: Duration = Duration::from_micros(50);
 
-/// Held by the watch that captures a stack.
+/// Held by the watch that captures a stack, so that one watch captures at a time.
 static TURN: Mutex<()> = Mutex::new(());
-/// `true` once the handler has been installed. A handler that another library installs later calls it.
+/// `true` once the handler has been installed. If another library installs a handler later, that handler must call the
+/// previous one, so the handler is never installed a second time.
 static IS_INSTALLED: Mutex<bool> = Mutex::new(false);
 /// `true` once the debug information of the program has been read.
 static HAS_SYMBOLS: AtomicBool = AtomicBool::new(false);
@@ -28,7 +29,7 @@ static HAS_SYMBOLS: AtomicBool = AtomicBool::new(false);
 pub(in crate::watch) struct Capture(());
 
 impl Capture {
-    /// Installs the handler, once in the process.
+    /// Installs the handler, unless an earlier call has installed it.
     pub(in crate::watch) fn install() -> Result<Self, WatchError> {
         let mut is_installed = IS_INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
         if !*is_installed {
@@ -50,8 +51,9 @@ impl Capture {
         Ok(Self(()))
     }
 
-    /// Captures the stack of a thread of this process. Returns `None` if the thread has ended, or does not respond, and
-    /// until the debug information of the program has been read.
+    /// Captures the stack of a thread of this process. Returns `None` if the thread has ended, does not respond, is
+    /// inside libgcc, or is in `block_in_place`. Also returns `None` until the debug information of the program has
+    /// been read.
     pub(in crate::watch) fn stack_of(&self, thread: &ThreadName) -> Option<Stack> {
         let addresses = HAS_SYMBOLS.load(Ordering::Relaxed).then(|| self.addresses_of(thread.tid))??;
         symbols::stack(&addresses)
@@ -83,8 +85,8 @@ impl Capture {
     }
 }
 
-/// Reads the debug information of the program on a thread of its own, which can take half a second in a debug build: as
-/// long as it takes, a report has no stack, instead of being late.
+/// Reads the debug information of the program on a separate thread, because this can take half a second in a debug
+/// build. Until then, reports have no stack, but they are not late.
 fn read_symbols() {
     let read = || {
         let here = read_symbols as fn() as usize;
@@ -92,6 +94,6 @@ fn read_symbols() {
         HAS_SYMBOLS.store(true, Ordering::Relaxed);
     };
     let thread = thread::Builder::new().name("onelane-watch".to_owned()).spawn(read);
-    // Without a thread, the first report is late.
+    // Without the thread, the first report reads the debug information, and is late.
     HAS_SYMBOLS.fetch_or(thread.is_err(), Ordering::Relaxed);
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::capture::Capture;
 use crate::watch::slot::ThreadName;
 
-/// A thread that runs a function again and again, until it is dropped.
+/// A thread that runs a function again and again, until the value is dropped.
 struct Busy {
     tid: libc::pid_t,
     is_stopped: Arc<AtomicBool>,
@@ -67,11 +67,11 @@ fn count_captured(capture: &Capture, threads: &[&Busy], times: usize) -> usize {
 
 fn capture_many(capture: &Capture, threads: &[&Busy], times: usize) {
     let captured = count_captured(capture, threads, times);
-    // A busy machine may leave the thread waiting for a processor for longer than the watch waits for the thread.
+    // On a busy machine, the thread may wait longer for a processor than the watch waits for the thread.
     assert!(captured >= times * 9 / 10, "{captured} of {times}");
 }
 
-/// `ONELANE_LONG_TESTS=1` captures thirty times as often.
+/// `ONELANE_LONG_TESTS=1` makes thirty times as many captures.
 #[test]
 fn thread_that_allocates_locks_and_unwinds_is_captured_ten_thousand_times() {
     let capture = Capture::install().unwrap();
@@ -97,7 +97,7 @@ fn thread_that_allocates_locks_and_unwinds_is_captured_ten_thousand_times() {
         assert!(unwound.is_err());
     });
     let times = std::env::var("ONELANE_LONG_TESTS").map_or(10_000, |_| 300_000);
-    // A thread that is in libgcc has no stack.
+    // A capture fails while the thread is inside libgcc.
     let captured = count_captured(&capture, &[&worker, &other, &worker, &spawner], times);
     assert!(captured >= times / 2, "{captured}");
 }
@@ -125,9 +125,9 @@ fn thread_that_unwinds_for_the_first_time_is_captured() {
     }
 }
 
-/// `nanosleep` and `epoll_wait` are never restarted by the system, and `read` is.
+/// The system never restarts `nanosleep` and `epoll_wait`. It restarts `read`.
 #[test]
-fn calls_of_the_system_survive_the_interruption() {
+fn system_calls_survive_the_interruption() {
     let capture = Capture::install().unwrap();
     let (mut writes, mut reads) = std::os::unix::net::UnixStream::pair().unwrap();
     let reader = Busy::new(move || assert_eq!(reads.read(&mut [0]).unwrap(), 1));
@@ -165,7 +165,7 @@ fn watches_that_capture_at_once_do_so_one_after_the_other() {
 fn thread_that_has_ended_has_no_stack() {
     let capture = Capture::install().unwrap();
     let ended = thread::spawn(ThreadName::current).join().unwrap();
-    // The thread is gone for the system shortly after `join` has returned.
+    // The system removes the thread shortly after `join` has returned.
     thread::sleep(Duration::from_millis(50));
     assert!(capture.stack_of(&ended).is_none());
 }
@@ -175,7 +175,7 @@ fn stack_begins_with_the_function_that_was_interrupted() {
     #[inline(never)]
     fn sleeps() {
         thread::sleep(Duration::from_millis(200));
-        // Without it, the call above would take the place of this function on the stack.
+        // Prevents a tail call, which would remove this function from the stack.
         std::hint::black_box(());
     }
     let capture = Capture::install().unwrap();
@@ -187,7 +187,7 @@ fn stack_begins_with_the_function_that_was_interrupted() {
         let stack = capture.stack_of(&thread)?;
         stack.frames()[0].function().is_some_and(|name| name.contains("nanosleep")).then(|| stack.to_string())
     });
-    let stack = captured.expect("the stack begins with the call of the system");
+    let stack = captured.expect("the stack begins with the system call");
     assert!(stack.lines().any(|line| line.contains("sleeps")), "{stack}");
     assert!(!stack.contains("on_signal"), "{stack}");
 }

@@ -1,20 +1,21 @@
-//! [`Exchange`], through which a thread hands its stack to the watch that has requested it.
+//! [`Exchange`], through which a thread passes its stack to the watch that has requested the stack.
 //!
 //! # Invariants
 //!
-//! - The state is a phase and the thread that is asked. `IDLE` → `REQUESTED` → `WRITING` → `DONE` → `REQUESTED` → ….
-//! - One watch at a time makes requests: it holds the lock of `capture`. It alone enters `REQUESTED`, and it alone
-//!   returns from there to `IDLE`, when it gives up.
-//! - Only the thread that is asked leaves `REQUESTED` for `WRITING`, with a compare-and-swap, so a handler that runs
-//!   after the watch has given up finds `IDLE`, or a request to another thread, and writes nothing.
-//! - In `WRITING` the addresses belong to the handler, however long it takes: a watch that has given up meanwhile makes
-//!   no request before the handler has entered `DONE`.
-//! - A handler that runs late may answer the next request to the same thread. The answer is that thread's stack at a
-//!   moment after the request, so nothing is wrong with it.
+//! - The state is a phase and the target, which is the thread whose stack is requested. The phases are `IDLE` →
+//!   `REQUESTED` → `WRITING` → `DONE` → `REQUESTED` → ….
+//! - One watch at a time makes requests, and that watch holds the lock of `capture`. Only that watch enters
+//!   `REQUESTED`. If the watch gives up, it alone changes `REQUESTED` back to `IDLE`.
+//! - Only the target changes `REQUESTED` to `WRITING`, with a compare-and-swap. A handler that runs after the watch has
+//!   given up finds `IDLE`, or a request to another thread, and writes nothing.
+//! - In `WRITING`, the addresses belong to the handler, however long the handler takes. If the watch gives up in that
+//!   phase, no watch makes another request until the handler has entered `DONE`.
+//! - A handler that runs late may answer the next request to the same thread. The answer is correct: it is the stack of
+//!   that thread at a moment after the request.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// The greatest number of frames that are captured: the innermost ones.
+/// The greatest number of frames that are captured, from the innermost one outwards.
 pub(super) const MAX_FRAMES: usize = 128;
 
 const IDLE: u64 = 0;
@@ -22,7 +23,8 @@ const REQUESTED: u64 = 1;
 const WRITING: u64 = 2;
 const DONE: u64 = 3;
 
-/// The memory that a watch shares with the handlers of the signal. It is async-signal-safe: no lock, no allocation.
+/// The memory that a watch shares with the handlers of the signal. Its methods for the handler are async-signal-safe:
+/// they take no lock and allocate nothing.
 pub(super) struct Exchange {
     /// The phase in the lower two bits, and the id of the thread above them.
     state: AtomicU64,
@@ -46,9 +48,9 @@ impl Exchange {
         }
     }
 
-    /// Requests the stack of a thread. Returns `false` if a thread that was asked earlier is still writing.
+    /// Requests the stack of a thread. Returns `false` if the target of an earlier request is still writing.
     pub(super) fn request(&self, tid: libc::pid_t) -> bool {
-        // In all other phases, only the caller of this function changes the state.
+        // In `IDLE` and `DONE`, only the watch changes the state, and no request is open.
         let is_free = self.state.load(Ordering::Acquire) & 3 != WRITING;
         if is_free {
             self.state.store(state(tid, REQUESTED), Ordering::Release);
@@ -56,7 +58,7 @@ impl Exchange {
         is_free
     }
 
-    /// Gives the request up.
+    /// Withdraws the request. Has no effect if the thread has begun to write.
     pub(super) fn withdraw(&self, tid: libc::pid_t) {
         let _ = self.state.compare_exchange(state(tid, REQUESTED), IDLE, Ordering::AcqRel, Ordering::Acquire);
     }
@@ -71,7 +73,7 @@ impl Exchange {
         Some(self.addresses[..length].iter().map(|address| address.load(Ordering::Relaxed)).collect())
     }
 
-    /// Called by the handler of the signal. Returns `None` if its thread is not asked.
+    /// Called by the handler of the signal. Returns `None` if its thread is not the target of a request.
     pub(super) fn write(&self, tid: libc::pid_t) -> Option<Writer<'_>> {
         let (requested, writing) = (state(tid, REQUESTED), state(tid, WRITING));
         let started = self.state.compare_exchange(requested, writing, Ordering::AcqRel, Ordering::Relaxed);
@@ -80,7 +82,7 @@ impl Exchange {
 }
 
 impl Writer<'_> {
-    /// Returns `false` if there is no room for another address.
+    /// Adds an address. Returns `false` if there is no room for another one.
     pub(super) fn push(&mut self, address: usize) -> bool {
         if let Some(place) = self.exchange.addresses.get(self.length) {
             place.store(address, Ordering::Relaxed);
@@ -106,10 +108,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn thread_that_is_asked_hands_over_its_addresses() {
+    fn target_of_a_request_passes_on_its_addresses() {
         let exchange = Exchange::new();
         assert!(exchange.request(7) && exchange.take(7).is_none());
-        assert!(exchange.write(8).is_none(), "another thread is not asked");
+        assert!(exchange.write(8).is_none(), "another thread is not the target");
         let mut writer = exchange.write(7).unwrap();
         assert!(writer.push(1) && writer.push(2));
         writer.finish();
@@ -140,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn no_request_is_made_while_a_handler_writes_for_one_that_was_given_up() {
+    fn no_request_is_made_while_a_handler_writes_for_a_request_that_was_withdrawn() {
         let exchange = Exchange::new();
         assert!(exchange.request(7));
         let writer = exchange.write(7).unwrap();

@@ -1,4 +1,4 @@
-//! The capture of stacks on Linux with glibc: a signal lets the thread write down its own stack.
+//! The capture of stacks on Linux with glibc: a signal makes the thread record its own stack.
 //!
 //! ```text
 //! watch                                       blocked thread
@@ -12,8 +12,8 @@
 //! | `capture` | [`Capture`], which requests a stack and waits for it |
 //! | `exchange` | the memory that both sides share |
 //! | `signal` | the handler, and the system calls (`unsafe`) |
-//! | `unwinder` | what makes it safe for a handler to unwind (`unsafe`) |
-//! | `symbols` | from addresses to the names of functions |
+//! | `unwinder` | the checks that unwinding in a handler is safe (`unsafe`) |
+//! | `symbols` | the names of the functions at the addresses |
 
 mod capture;
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! The signal that interrupts a thread, and its handler.
 //!
-//! The handler does only what a handler may do: it allocates nothing, takes no lock, and restores `errno`. It unwinds
-//! with libgcc, which finds the tables of a function through `_dl_find_object`: glibc documents that function as
-//! async-signal-safe. `unwinder` checks that this is so before the handler is installed, and that check also makes libgcc
-//! do what it does once, at its first use.
+//! The handler does only what a signal handler may do: it allocates nothing, takes no lock, and restores `errno`. The
+//! handler unwinds with libgcc, which finds the unwind tables of a function through `_dl_find_object`. glibc documents
+//! `_dl_find_object` as async-signal-safe. Before the handler is installed, `unwinder` checks that libgcc unwinds
+//! without a lock. The check also triggers the one-time initialization of libgcc.
 
 #![allow(unsafe_code, reason = "signals have no safe interface")]
 
@@ -14,16 +14,16 @@ use std::ptr;
 use super::exchange::{Exchange, Writer};
 use super::unwinder;
 
-/// The system sends this signal when urgent data arrives at a socket, and ignores it by default: a signal that arrives
-/// without a handler does no harm.
+/// The system sends this signal when urgent data arrives at a socket. By default, a process ignores the signal, so a
+/// signal that arrives without a handler does no harm.
 const SIGNAL: c_int = libc::SIGURG;
 
 pub(super) static EXCHANGE: Exchange = Exchange::new();
 
-/// Who handles the signal in this process.
+/// The current handler of the signal in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Handler {
-    Nobody,
+    None,
     Ours,
     Other,
 }
@@ -37,16 +37,16 @@ pub(super) fn handler() -> Handler {
         action.assume_init()
     };
     match action.sa_sigaction {
-        libc::SIG_DFL | libc::SIG_IGN => Handler::Nobody,
+        libc::SIG_DFL | libc::SIG_IGN => Handler::None,
         address if address == on_signal as *const () as usize => Handler::Ours,
         _ => Handler::Other,
     }
 }
 
-/// Installs the handler for the rest of the process's life.
+/// Installs the handler for the rest of the process's life. Returns `false` if the system refuses the handler.
 ///
-/// It runs on the stack of the thread, not on an alternate one: those of the standard library have 8 KiB, which the
-/// registers of some processors nearly fill.
+/// The handler runs on the stack of the thread, not on an alternate one. The alternate stacks of the standard library
+/// have 8 KiB, and the registers of some processors nearly fill them.
 pub(super) fn install() -> bool {
     // SAFETY: Zeros are a valid `sigaction`: no flags, and an empty mask.
     let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
@@ -59,11 +59,11 @@ pub(super) fn install() -> bool {
 /// Sends the signal to a thread of this process. Returns `false` if the thread has ended.
 pub(super) fn send(tid: libc::pid_t) -> bool {
     let process = c_long::from(std::process::id().cast_signed());
-    // SAFETY: The call has no effect on memory, and it names this process, so it reaches no thread of another one.
+    // SAFETY: The call has no effect on memory. It names this process, so it reaches no thread of another process.
     unsafe { libc::syscall(libc::SYS_tgkill, process, c_long::from(tid), c_long::from(SIGNAL)) == 0 }
 }
 
-/// A signal that another process or the system has sent has no effect, because no stack is requested.
+/// A signal from another process or from the system has no effect if this thread's stack is not requested.
 extern "C" fn on_signal(_signal: c_int, _info: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: The address is that of this thread's `errno`, as long as the thread runs.
     let errno = unsafe { libc::__errno_location() };
@@ -72,7 +72,7 @@ extern "C" fn on_signal(_signal: c_int, _info: *mut libc::siginfo_t, context: *m
     // SAFETY: The call has no preconditions.
     let tid = unsafe { libc::gettid() };
     if let Some(mut writer) = EXCHANGE.write(tid) {
-        // SAFETY: The handler was installed with `SA_SIGINFO`, so the system passes it the context of the thread.
+        // SAFETY: The handler was installed with `SA_SIGINFO`, so the system passes the context of the thread to it.
         let interrupted_at = unsafe { program_counter(context) };
         if !unwinder::is_in_libgcc(interrupted_at) {
             unwind_from(interrupted_at, &mut writer);
@@ -99,7 +99,7 @@ fn unwind_from(interrupted_at: usize, writer: &mut Writer<'_>) {
 ///
 /// # Safety
 ///
-/// `context` is what the system has passed to a handler.
+/// `context` must be the pointer that the system has passed to the handler.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 unsafe fn program_counter(context: *const c_void) -> usize {
     // SAFETY: The caller promises that this is the context of a thread.

@@ -1,4 +1,4 @@
-//! From addresses to the frames of a [`Stack`].
+//! The translation of addresses to the frames of a [`Stack`].
 
 use std::ffi::c_void;
 use std::path::Path;
@@ -7,10 +7,10 @@ use crate::watch::stack::frames::{Frame, Stack, is_of_dependency};
 
 /// Names the functions at these addresses, including functions that were inlined.
 ///
-/// All addresses but the first are those at which a call returns. `resolve` looks up the instruction before, which is the
-/// call, so the first address, that of the instruction that was interrupted, is moved by one.
+/// The first address is that of the interrupted instruction. All others are return addresses. `resolve` looks up the
+/// instruction before an address, which is the call. The first address is therefore moved by one.
 ///
-/// Returns `None` if the thread is in `block_in_place`: it is no worker then.
+/// Returns `None` if the thread is in `block_in_place`, because the thread has handed its worker over.
 pub(super) fn stack(addresses: &[usize]) -> Option<Stack> {
     let mut frames = Vec::new();
     for (index, address) in addresses.iter().enumerate() {
@@ -35,7 +35,8 @@ fn frame(symbol: &backtrace::Symbol) -> Frame {
     }
 }
 
-/// With `debug = "line-tables-only"`, functions that are inlined, or contain others that are, have names without a path.
+/// Adds the path of the module to a name without a path. With `debug = "line-tables-only"`, inlined functions and the
+/// functions that contain them have such names.
 fn with_path(name: String, module: Option<String>) -> String {
     let is_bare = !name.starts_with('<') && !name.split('<').next().unwrap_or_default().contains("::");
     match module {
@@ -61,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn name_without_path_gets_that_of_its_file() {
+    fn name_without_a_path_gets_the_path_of_its_file() {
         let named = |name: &str, file: &str| with_path(name.to_owned(), module_of(Path::new(file)));
         let registry = "/home/me/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f";
         let mutex = "/rustc/59807616e1fa2540724bfbac14d7976d7e4a3860/library/std/src/sys/sync/mutex/futex.rs";

@@ -1,12 +1,13 @@
-//! What makes it safe for a handler to unwind: a check of the unwinder, and the addresses where it must not begin.
+//! The checks that unwinding in a handler is safe: whether the unwinder takes no lock, and where it must not begin.
 //!
-//! An unwinder finds the tables of a function in the list of loaded libraries. libgcc before GCC 12, and every libgcc
-//! with glibc before 2.35, read that list under a lock: a handler that interrupts the owner of the lock would wait for
-//! it forever. The version of glibc alone does not decide: the libgcc of some environments was built for an older glibc.
+//! An unwinder finds the unwind tables of a function in the list of loaded libraries. libgcc before GCC 12, and every
+//! libgcc with glibc before 2.35, read that list under a lock. A handler that interrupts the owner of the lock would
+//! wait for the lock forever. The version of glibc does not suffice: the libgcc of some environments was built for an
+//! older glibc.
 //!
-//! The functions of libgcc that continue a panic replace the registers of the thread before they return into the function
-//! that catches the panic. In these few instructions the tables are wrong, and an unwinder that begins there reads at any
-//! address. So a handler that has interrupted libgcc itself does not unwind.
+//! The functions of libgcc that continue a panic replace the registers of the thread before they return into the
+//! function that catches the panic. For these few instructions the tables are wrong, and an unwinder that begins there
+//! may read from any address. So a handler that has interrupted libgcc itself does not unwind.
 
 #![allow(unsafe_code, reason = "the list of loaded libraries has no safe interface")]
 
@@ -16,11 +17,11 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 use std::{ptr, slice, thread};
 
-/// How long an unwinder that takes no lock may take, on a machine that is very busy.
+/// How long an unwinder that takes no lock may take on a very busy machine.
 const PATIENCE: Duration = Duration::from_secs(5);
 const LIBRARY: &[u8] = b"libgcc_s.so";
 
-/// The addresses of libgcc's code: the first one, and the one after the last.
+/// The first address of libgcc's code, and the address after the last one.
 static LIBGCC: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
 
 struct Signals {
@@ -29,7 +30,7 @@ struct Signals {
     has_ended: bool,
 }
 
-/// Returns `true` if a thread can unwind in a handler.
+/// Returns `true` if a thread can safely unwind in a handler.
 pub(super) fn is_async_signal_safe() -> bool {
     cfg!(any(target_arch = "x86_64", target_arch = "aarch64"))
         && !cfg!(target_feature = "crt-static")
@@ -44,13 +45,13 @@ pub(super) fn is_in_libgcc(address: usize) -> bool {
     (start..end).contains(&address)
 }
 
-/// Returns `false` if libgcc is part of the executable file.
+/// Records the addresses of libgcc. Returns `false` if libgcc is part of the executable file.
 fn find_libgcc() -> bool {
     // SAFETY: The callback has the signature that the function requires, and uses no data.
     unsafe { libc::dl_iterate_phdr(Some(is_libgcc), ptr::null_mut()) != 0 }
 }
 
-/// Called with each library, until it has returned 1.
+/// Called with each library, until a call returns 1.
 extern "C" fn is_libgcc(library: *mut libc::dl_phdr_info, _size: usize, _data: *mut c_void) -> c_int {
     // SAFETY: The pointer is valid during the call.
     let library = unsafe { &*library };
@@ -69,7 +70,8 @@ extern "C" fn is_libgcc(library: *mut libc::dl_phdr_info, _size: usize, _data: *
     1
 }
 
-/// glibc has `_dl_find_object` from 2.35 on. Without it, the check with the lock would take its whole time.
+/// glibc has `_dl_find_object` from 2.35 on. With an older glibc, the check with the lock would only run into its
+/// timeout.
 #[cfg(target_env = "gnu")]
 fn has_lock_free_list() -> bool {
     // SAFETY: The function returns a string that is never freed.
@@ -93,8 +95,8 @@ fn unwind() {
     unsafe { backtrace::trace_unsynchronized(|_| true) }
 }
 
-/// Runs a function on another thread while this thread holds the lock of the list of loaded libraries. Returns `true` if
-/// the function has ended before the lock was released.
+/// Runs a function on another thread while this thread holds the lock of the list of loaded libraries. Returns `true`
+/// if the function ends before the lock is released.
 fn runs_while_the_list_is_locked(function: impl FnOnce() + Send + 'static) -> bool {
     let ((begin, begins), (ends, ended)) = (channel(), channel());
     let run = move || {
@@ -133,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn function_that_reads_the_list_of_libraries_is_found_out() {
+    fn function_that_reads_the_list_of_libraries_is_detected() {
         extern "C" fn end(_library: *mut libc::dl_phdr_info, _size: usize, _data: *mut c_void) -> c_int {
             1
         }
