@@ -43,8 +43,7 @@ fn events_of(future: impl Future<Output = ()> + Send + 'static) -> Vec<String> {
     let task = future.instrument(span).with_subscriber(dispatch);
     runtime.block_on(runtime.spawn(task)).unwrap();
     inbox.wait_for_recovered(1);
-    let texts = events.0.lock().unwrap().clone();
-    texts
+    events.0.lock().unwrap().clone()
 }
 
 #[test]

@@ -166,7 +166,8 @@ fn service_that_blocks_a_worker_is_named_and_one_on_its_own_thread_is_not() {
             async move {
                 start.notified().await;
                 sleep(A_WHILE);
-                Ok(cx.stopping().await)
+                cx.stopping().await;
+                Ok(())
             }
         })
     };

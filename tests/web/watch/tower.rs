@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use onelane::web::tower::WatchLayer;
 use support::inbox::Inbox;
 use support::runtimes::multi_thread;
-use support::waiting::Gate;
+use support::waiting::{Gate, MS};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 
 #[test]
@@ -18,8 +18,8 @@ fn service_is_reported_with_its_label_in_its_call_and_in_its_future() {
         in_call.block();
         let wait = in_future.clone();
         async move {
-            // The code below blocks in the next poll.
-            tokio::task::yield_now().await;
+            // The worker parks before it blocks again.
+            tokio::time::sleep(MS).await;
             wait.block();
             Ok::<_, Infallible>(number * 2)
         }
