@@ -9,7 +9,6 @@ use actix_web::dev::{Service, ServiceRequest, Transform, fn_service};
 use actix_web::test::TestRequest;
 use actix_web::web::{self, Query, ServiceConfig};
 use actix_web::{App, Error, HttpResponse, HttpServer, Resource};
-use onelane::watch::Watch;
 use onelane::web::actix::{GuardMiddleware, WatchMiddleware, blocking_handler, cpu_handler, process_handler};
 use onelane::{EndpointGuard, ProcessPool, run_blocking};
 use support::actix::Server;
