@@ -223,11 +223,12 @@ impl fmt::Display for ProbeCheck<'_> {
             write!(EscapeControls(f), "[+]{name} ok: {kind}, {active} active, {waiting} waiting{closed}")?;
             f.write_char('\n')?;
         }
-        // Clients of a probe need not see the names of threads and functions.
+        // Clients of a probe need not see the names of functions.
         for blocked in self.host.blocked() {
             let (worker, blocked_for) = (blocked.worker(), rounded(blocked.since().elapsed()));
+            let thread = blocked.thread().map_or_else(String::new, |thread| format!(" ({thread})"));
             let by = blocked.label().map_or_else(String::new, |label| format!(" by {label}"));
-            write!(EscapeControls(f), "warn: worker {worker} is blocked for {blocked_for:?}{by}")?;
+            write!(EscapeControls(f), "warn: worker {worker}{thread} is blocked for {blocked_for:?}{by}")?;
             f.write_char('\n')?;
         }
         if !unmatched.is_empty() {

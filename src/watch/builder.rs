@@ -52,7 +52,7 @@ impl WatchBuilder {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// use onelane::watch::Watch;
     ///
-    /// let watch = Watch::builder().capture_stacks().on_report(|report| println!("{report:?}")).build()?;
+    /// let watch = Watch::builder().capture_stacks().on_report(|report| println!("{report}")).build()?;
     /// # Ok(())
     /// # }
     /// ```
@@ -100,6 +100,8 @@ impl WatchBuilder {
     }
 
     /// Starts the watch without a runtime. [`Watch::add`] adds runtimes.
+    ///
+    /// The watch ends when the returned value and its clones are dropped, so bind it to a name such as `_watch`, not to `_`.
     ///
     /// # Errors
     ///

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use pin_project_lite::pin_project;
 
 use crate::debug::impl_debug;
-use crate::rounded::rounded;
 
 pin_project! {
     /// A future that panics if a poll of it takes too long. Created by [`assert_never_blocks`].
@@ -76,7 +75,7 @@ impl<F: Future> Future for NeverBlocks<F> {
             "the future asserted at {} blocked its thread: one poll took {:?}, longer than {:?}; move blocking calls to \
              run_blocking and computations to run_cpu",
             this.asserted_at,
-            rounded(took),
+            took,
             this.bound
         );
         output

@@ -47,6 +47,8 @@ pub struct Recovered {
     total: Duration,
     /// `true` if the thread has emitted the event of the slow poll, in the span of its task.
     pub(super) is_logged: bool,
+    /// `true` if one poll with the label of the last report has blocked the worker all the time.
+    pub(super) is_one_poll: bool,
 }
 
 impl Blocked {
@@ -111,8 +113,7 @@ impl Blocked {
         self.0.at - self.0.since
     }
 
-    /// Returns how many reports of this block came before: 0 at the threshold, 1 at twice the threshold, 2 at four
-    /// times.
+    /// Returns how many reports of this block came before.
     #[must_use]
     pub fn repeats(&self) -> u32 {
         self.0.repeats
@@ -132,9 +133,14 @@ impl Blocked {
 }
 
 impl Recovered {
-    pub(super) fn new(last: Blocked, at: Instant, is_logged: bool) -> Self {
+    /// Emits no event for this recovery.
+    pub(super) fn without_event(self) -> Self {
+        Self { is_logged: true, ..self }
+    }
+
+    pub(super) fn new(last: Blocked, at: Instant, is_one_poll: bool, is_logged: bool) -> Self {
         let total = at - last.since();
-        Self { last, total, is_logged }
+        Self { last, total, is_logged, is_one_poll }
     }
 
     /// Returns the last report of this block.
@@ -197,15 +203,17 @@ impl fmt::Display for Recovered {
 
 #[cfg(feature = "serde")]
 impl serde::Serialize for Blocked {
-    /// Serializes the worker, the thread, the label, and how long the worker had been blocked.
+    /// Serializes the worker, the thread, the label, how long the worker had been blocked, the culprit and the hint.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct;
 
-        let mut blocked = serializer.serialize_struct("Blocked", 4)?;
+        let mut blocked = serializer.serialize_struct("Blocked", 6)?;
         blocked.serialize_field("worker", &self.worker())?;
         blocked.serialize_field("thread", &self.thread())?;
         blocked.serialize_field("label", &self.label())?;
         blocked.serialize_field("blocked_for_seconds", &self.blocked_for().as_secs_f64())?;
+        blocked.serialize_field("at", &self.stack().and_then(Stack::culprit).map(ToString::to_string))?;
+        blocked.serialize_field("hint", &self.hint().to_string())?;
         blocked.end()
     }
 }

@@ -6,7 +6,7 @@ use tokio::runtime::{Handle, Id, RuntimeMetrics};
 
 use super::lag_probe::LagProbe;
 use super::report::{Blocked, Recovered, Report};
-use super::slot::{SlotView, SlowMark, slots_of};
+use super::slot::{PollId, SlotView, SlowMark, slots_of};
 use super::stack::Capture;
 use super::worker_state::{Change, Counters, Reading, WorkerState};
 use super::worker_threads::WorkerThreads;
@@ -24,6 +24,8 @@ pub(super) struct WatchedRuntime {
 struct Worker {
     state: WorkerState,
     threads: WorkerThreads,
+    /// The first poll with a label that the watch has seen in the present state of the worker.
+    poll: Option<PollId>,
     /// The last report. `None` unless the worker is blocked.
     report: Option<Blocked>,
     /// The mark of the poll that the last report names.
@@ -48,7 +50,7 @@ impl WatchedRuntime {
         let mut runtime = Self { handle, metrics, workers: Vec::new(), probe: LagProbe::new(now) };
         let worker = |index| {
             let state = WorkerState::new(now, Reading { counters: runtime.read(index), tasks: None }, threshold);
-            Worker { state, threads: WorkerThreads::default(), report: None, mark: None }
+            Worker { state, threads: WorkerThreads::default(), poll: None, report: None, mark: None }
         };
         runtime.workers = workers.map(worker).collect();
         // The thread that polls the first task becomes known.
@@ -79,7 +81,9 @@ impl WatchedRuntime {
         let is_alive =
             !self.probe.is_dropped() && workers.all(|index| self.sample_worker(index, &slots, sample, &mut report));
         if !is_alive {
-            self.workers.iter_mut().filter_map(|worker| worker.recover(sample.now)).for_each(report);
+            // Not an event: a thread of the runtime may still be blocked.
+            let recovered = self.workers.iter_mut().filter_map(|worker| worker.recover(sample.now));
+            recovered.map(Recovered::without_event).map(Report::Recovered).for_each(report);
         }
         is_alive
     }
@@ -98,9 +102,14 @@ impl WatchedRuntime {
         let has_progressed = counters != worker.state.counters();
         let slot = worker.threads.current(slots.iter().filter(|slot| slot.worker == Some(index)), has_progressed);
         let reading = Reading { counters, tasks: slot.map(|slot| slot.tasks) };
-        match worker.state.observe(now, seen, reading, threshold) {
+        let change = worker.state.observe(now, seen, reading, threshold);
+        if worker.state.is_new() {
+            worker.poll = None;
+        }
+        worker.poll = worker.poll.or(slot.filter(|slot| slot.poll.label().is_some()).map(SlotView::poll_id));
+        match change {
             None => {}
-            Some(Change::Recovered) => worker.recover(now).into_iter().for_each(report),
+            Some(Change::Recovered) => worker.recover(now).map(Report::Recovered).into_iter().for_each(report),
             Some(Change::Blocked { .. })
                 if worker.report.is_none() && self.probe.is_runtime_gone(&self.handle, now) =>
             {
@@ -109,7 +118,10 @@ impl WatchedRuntime {
             Some(Change::Blocked { since }) => {
                 let mut blocked = Blocked::new(self.handle.id(), index, since, now);
                 if let Some(slot) = slot {
-                    worker.mark = slot.mark_slow(since);
+                    // Otherwise several polls have blocked the worker together.
+                    if worker.poll == Some(slot.poll_id()) {
+                        worker.mark = slot.mark_slow(since);
+                    }
                     blocked = blocked.with_thread(slot, capture);
                 }
                 if let Some(last) = &worker.report {
@@ -132,9 +144,11 @@ impl WatchedRuntime {
 
 impl Worker {
     /// Returns the report of the recovery, if the worker was reported as blocked.
-    fn recover(&mut self, now: Instant) -> Option<Report> {
+    fn recover(&mut self, now: Instant) -> Option<Recovered> {
         let last = self.report.take()?;
-        let is_logged = self.mark.take().is_some_and(|mark| !mark.withdraw());
-        Some(Report::Recovered(Recovered::new(last, now, is_logged)))
+        let mark = self.mark.take();
+        let is_one_poll = mark.is_some();
+        let is_logged = mark.is_some_and(|mark| !mark.withdraw());
+        Some(Recovered::new(last, now, is_one_poll, is_logged))
     }
 }

@@ -115,7 +115,8 @@ impl Shared {
             Report::Blocked(_) => return,
             Report::Recovered(recovered) => recovered,
         };
-        let (label, total) = (recovered.last().label().unwrap_or(""), recovered.total());
+        let (label, total) =
+            (recovered.last().label().filter(|_| recovered.is_one_poll).unwrap_or(""), recovered.total());
         seen.blocked_for += total;
         let stats = seen.labels.entry(label).or_insert(LabelStats { label, ..LabelStats::default() });
         stats.slow_polls += 1;

@@ -2,7 +2,8 @@
 //!
 //! # Invariants
 //!
-//! - Only the thread that owns a slot writes `state`, `tasks` and `worker`. A poll reads no clock: the watch supplies the
+//! - Only the thread that owns a slot writes `state` and `tasks`. Another thread writes `worker` only to clear it, when
+//!   that thread has taken the worker over. A poll reads no clock: the watch supplies the
 //!   time.
 //! - The upper half of `state` counts the outermost polls of the thread. The lower half is the label of the innermost
 //!   poll, or 0 between polls. If a watch reads the same count twice, with a label, both reads belong to one poll.
@@ -142,7 +143,7 @@ impl Label {
 
 impl Slot {
     #[inline]
-    fn enter(&self, label: Label) -> PollState {
+    fn enter(&'static self, label: Label) -> PollState {
         let outer = PollState(self.state.load(Ordering::Relaxed));
         if outer.label().is_none() {
             let task = task::try_id();
@@ -162,38 +163,48 @@ impl Slot {
 
     #[inline]
     fn exit(&self, outer: PollState) {
-        let ended = PollState(self.state.load(Ordering::Relaxed));
+        if outer.label().is_some() {
+            self.state.store(outer.0, Ordering::Release);
+            return;
+        }
         // The count stays when the outermost poll ends.
-        let state = if outer.label().is_some() { outer.0 } else { u64::from(ended.number()) << 32 };
-        self.state.store(state, Ordering::Release);
+        let ended = PollState(self.state.load(Ordering::Relaxed)).number();
+        self.state.store(u64::from(ended) << 32, Ordering::Release);
         if self.slow.load(Ordering::Relaxed) != 0 {
             self.report_slow_poll(ended);
         }
     }
 
-    /// Emits the event of a poll that a watch has marked. The event is in the span that is entered around the poll.
+    /// Emits the event of a poll that a watch has marked, once the outermost poll has ended. The event is in the span
+    /// that is entered around that poll.
     #[cold]
-    fn report_slow_poll(&self, ended: PollState) {
-        let slow = self.slow.load(Ordering::Acquire);
-        if PollState(slow).number() == ended.number() && slow != ended.0 {
-            // An inner poll has ended, and the marked poll continues.
-            return;
-        }
+    fn report_slow_poll(&self, ended: u32) {
+        let slow = PollState(self.slow.load(Ordering::Acquire));
+        // The watch withdraws a mark that comes too late.
+        let Some(label) = slow.label().filter(|_| slow.number() == ended) else { return };
         let since = self.slow_since.load(Ordering::Relaxed);
-        let is_mine = self.slow.compare_exchange(slow, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        // The mark of an earlier poll is cleared without an event.
-        if let Some(label) = ended.label().filter(|_| is_mine && slow == ended.0) {
+        if self.slow.compare_exchange(slow.0, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             trace::slow_poll(label, Duration::from_nanos(nanos_since_epoch(Instant::now()).saturating_sub(since)));
         }
     }
 
-    /// Records that another worker, or none, runs on this thread, maybe one of another runtime.
+    /// Records that another worker, or none, runs on this thread, maybe one of another runtime. The thread that ran the
+    /// worker before has given it away with `block_in_place`.
     #[cold]
-    fn move_to(&self, worker: usize) {
+    fn move_to(&'static self, worker: usize) {
+        let runtime = current_runtime();
         if let Some(owner) = &mut *self.owner() {
-            owner.runtime = current_runtime();
+            owner.runtime = runtime;
         }
         self.worker.store(worker, Ordering::Relaxed);
+        if worker != NO_WORKER {
+            let slots = SLOTS.lock().unwrap_or_else(PoisonError::into_inner);
+            let others = slots.iter().filter(|slot| !std::ptr::eq(**slot, self));
+            for other in others.filter(|slot| slot.owner().as_ref().is_some_and(|owner| owner.runtime == runtime)) {
+                // If the other thread is yet another worker by now, its own value stays.
+                let _ = other.worker.compare_exchange(worker, NO_WORKER, Ordering::Relaxed, Ordering::Relaxed);
+            }
+        }
     }
 
     fn owner(&self) -> MutexGuard<'_, Option<Owner>> {
@@ -278,7 +289,10 @@ pub(super) fn slots_of(runtime: Id) -> Vec<SlotView> {
 /// ```
 pub fn register_thread() {
     if let Some(slot) = SLOT.get().or_else(register) {
-        slot.move_to(worker_index::current().unwrap_or(NO_WORKER));
+        let worker = worker_index::current().unwrap_or(NO_WORKER);
+        if worker != slot.worker.load(Ordering::Relaxed) || worker == 0 {
+            slot.move_to(worker);
+        }
     }
 }
 

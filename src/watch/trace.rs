@@ -12,7 +12,8 @@ pub(super) fn worker_is_blocked(blocked: &Blocked) {
     let (worker, thread, label, repeats) = (blocked.worker(), blocked.thread(), blocked.label(), blocked.repeats());
     let (blocked_for, hint) = (rounded(blocked.blocked_for()), blocked.hint());
     let at = blocked.stack().and_then(|stack| stack.culprit()).map(tracing::field::display);
-    let stack = blocked.stack().map(tracing::field::display);
+    // The whole stack fills many lines, so a repetition has the culprit alone.
+    let stack = blocked.stack().filter(|_| repeats == 0).map(tracing::field::display);
     emit!(WARN, worker, thread, label, ?blocked_for, repeats, at, %hint, stack, "worker is blocked: it polls no other task");
 }
 

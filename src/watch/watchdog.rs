@@ -31,8 +31,10 @@ use crate::panic::catch;
 /// # Precision
 ///
 /// The interval between samples is at most 20 ms, and at most a fifth of the threshold. A report comes at most one
-/// interval after the threshold has passed, unless the machine is too busy to run the thread of the watch. Time in
-/// which the whole process stands still, as on a suspended machine, does not count towards the threshold.
+/// interval after the threshold has passed, unless the machine is too busy to run the thread of the watch. So a block
+/// that ends within that interval may not be reported. Time in which the whole process stands still, as on a suspended
+/// machine, does not count towards the threshold. The thread takes no samples while it captures a stack or calls a
+/// callback.
 ///
 /// # Examples
 ///

@@ -51,6 +51,11 @@ impl WorkerState {
         self.last.counters
     }
 
+    /// Returns `true` if the last reading began the present state.
+    pub(super) fn is_new(&self) -> bool {
+        self.stuck_for.is_zero()
+    }
+
     /// Compares a reading with the last one. `seen` is the time between both, without the time in which the watch
     /// itself did not run.
     pub(super) fn observe(

@@ -100,6 +100,39 @@ fn stack_of_a_thread_that_handed_its_worker_over_is_not_reported() {
 }
 
 /// Slots outlive their threads. The slot of a thread that has ended must not describe the next thread.
+/// The thread that gave the worker away is idle, and its slot must not hide the thread that took the worker over.
+#[test]
+fn thread_that_took_a_worker_over_is_known_once_it_has_parked() {
+    let builder = tokio::runtime::Builder::new_multi_thread().worker_threads(1).on_thread_park(register_thread).build();
+    let (inbox, runtime, gate) = (Inbox::default(), builder.unwrap(), Gate::default());
+    let _watch = inbox.watch(runtime.handle());
+    for _ in 0..3 {
+        runtime.block_on(runtime.spawn(async { block_in_place(|| sleep(BLOCK)) })).unwrap();
+    }
+    // The worker has parked on its present thread.
+    sleep(BLOCK);
+    let wait = gate.wait();
+    runtime.spawn(async move { wait.block() });
+    let blocked = inbox.wait_for(1).remove(0);
+    assert!(blocked.thread().is_some(), "{blocked:?}");
+}
+
+/// The poll of the label takes 10 ms. Only together do the polls block the worker.
+#[test]
+fn label_of_a_short_poll_has_no_statistics_of_a_long_one() {
+    let (inbox, runtime) = (Inbox::default(), multi_thread(1));
+    let watches = inbox.watch(runtime.handle());
+    let outer = async {
+        for _ in 0..40 {
+            let _ = watch("part", async { sleep(Duration::from_millis(10)) }).now_or_never();
+        }
+    };
+    runtime.block_on(runtime.spawn(outer)).unwrap();
+    inbox.wait_for_recovered(1);
+    let stats = watches.stats();
+    assert!(stats.labels.iter().all(|stats| stats.label != "part"), "{stats:?}");
+}
+
 #[test]
 fn threads_that_have_ended_are_not_named() {
     let inbox = Inbox::default();

@@ -140,8 +140,11 @@ fn two_watches_of_one_runtime_report_by_their_own_thresholds() {
     let (inbox, patient, runtime) = (Inbox::default(), Inbox::default(), multi_thread(1));
     let _watch = inbox.watch(runtime.handle());
     let _patient = patient.builder().threshold(PATIENCE).start(runtime.handle()).unwrap();
+    let other = Inbox::default();
+    let _other = other.builder().threshold(THRESHOLD * 2).start(runtime.handle()).unwrap();
     runtime.spawn(watch("import", async { sleep(BLOCK) }));
     inbox.wait_for_recovered(1);
+    other.wait_for_recovered(1);
     assert!(patient.all().is_empty(), "{:?}", patient.all());
 }
 

@@ -62,6 +62,16 @@ fn event_names_the_label_that_was_reported_and_no_label_that_was_polled_afterwar
 }
 
 #[test]
+fn slow_poll_is_one_event_if_an_inner_poll_was_reported() {
+    let events = events_of(watch("outer", async {
+        watch("inner", async { sleep(BLOCK) }).await;
+        sleep(BLOCK);
+    }));
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert!(events[0].starts_with("request: message=slow poll: it has blocked its worker label="), "{events:?}");
+}
+
+#[test]
 fn poll_that_was_not_reported_is_no_event() {
     let events = events_of(async {
         sleep(BLOCK);

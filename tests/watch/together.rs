@@ -103,7 +103,7 @@ fn status_and_probes_of_a_host_show_the_blocked_worker() {
     assert_eq!(json["blocked"][0]["label"], "GET /report", "{json}");
     assert!(json["blocked"][0]["blocked_for_seconds"].as_f64().unwrap() >= 0.1, "{json}");
     let probe = status.probe("/readyz?verbose").unwrap();
-    assert!(probe.is_ok() && probe.body().contains("warn: worker 0 is blocked for "), "{probe:?}");
+    assert!(probe.is_ok() && probe.body().contains("warn: worker 0 (tokio-rt-worker) is blocked for "), "{probe:?}");
     assert!(probe.body().contains(" by GET /report\nreadyz check passed\n"), "{probe:?}");
     gate.open();
     wait_until(|| host.status().blocked().is_empty());

@@ -54,7 +54,7 @@ const CALLS: [&str; 9] = [
 /// The crates whose functions are never the culprit.
 const NEVER_CULPRIT: [&str; 5] = ["std::", "core::", "alloc::", "tokio::", "onelane::"];
 /// Parts of the paths of files that belong to the standard library.
-const STANDARD_LIBRARY: [&str; 2] = ["/rustc/", "/rustlib/src/rust/library/"];
+const STANDARD_LIBRARY: [&str; 3] = ["/rustc/", "/rust/deps/", "/rustlib/src/rust/library/"];
 /// Parts of the paths of files that belong to other packages.
 const PACKAGES: [&str; 2] = ["/registry/src/", "/git/checkouts/"];
 
@@ -78,8 +78,9 @@ impl Stack {
         not(all(feature = "backtrace", target_os = "linux")),
         allow(dead_code, reason = "nothing captures frames")
     )]
-    pub(super) fn is_in_place(frames: &[Frame]) -> bool {
-        frames.iter().any(|frame| frame.starts_with(&HAND_OVER))
+    pub(super) fn is_of_no_worker(frames: &[Frame]) -> bool {
+        let has = |paths: &[&str]| frames.iter().any(|frame| frame.starts_with(paths));
+        has(&HAND_OVER) || has(&["tokio::runtime::blocking::pool::"]) && !has(&["tokio::runtime::scheduler::"])
     }
 
     /// Returns the frames, from the innermost function outwards.

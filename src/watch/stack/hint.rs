@@ -34,7 +34,7 @@ pub enum Hint {
 
 /// The functions that lead to each hint. The first row with a function on the stack decides. An entry with `::` is the
 /// beginning of a path. An entry without `::` is a function of the C library.
-const SIGNS: [(Hint, &[&str]); 8] = [
+const SIGNS: [(Hint, &[&str]); 9] = [
     (Hint::Dns, &["getaddrinfo", "gethostbyname", "gethostbyname_r", "getnameinfo"]),
     (Hint::FileSync, &["fsync", "fdatasync", "syncfs", "sync_file_range", "msync", "sync"]),
     (Hint::Sleep, &["std::thread::sleep", "std::thread::functions::sleep", "clock_nanosleep", "nanosleep", "usleep"]),
@@ -56,6 +56,8 @@ const SIGNS: [(Hint, &[&str]); 8] = [
             "pthread_mutex_lock",
         ],
     ),
+    // The threads of rayon compute, and the caller waits for them.
+    (Hint::Computing, &["rayon_core::", "rayon::"]),
     (
         Hint::Thread,
         &[
@@ -122,12 +124,14 @@ impl Hint {
         let own = frames.iter().position(Frame::is_code_of_the_program).unwrap_or(frames.len());
         let inner = &frames[..own];
         let has = |signs: &[&str]| inner.iter().any(|frame| is_sign(frame, signs));
-        if let Some((hint, _)) = SIGNS.iter().find(|(_, signs)| has(signs)) {
-            return *hint;
-        }
-        match frames.first() {
-            Some(leaf) if is_computing(leaf) => Self::Computing,
-            _ => Self::Unknown,
+        // A thread that waits is in a function of the system.
+        let is_computing = frames.first().is_some_and(is_computing);
+        let is_possible = |hint: &Self| !is_computing || matches!(hint, Self::Hashing | Self::Computing);
+        let sign = SIGNS.iter().find(|(hint, signs)| is_possible(hint) && has(signs));
+        match sign {
+            Some((hint, _)) => *hint,
+            None if is_computing => Self::Computing,
+            None => Self::Unknown,
         }
     }
 }
@@ -142,7 +146,22 @@ fn is_sign(frame: &Frame, signs: &[&str]) -> bool {
 
 /// A function of `rustix` is written in Rust, but may be a system call.
 fn is_computing(leaf: &Frame) -> bool {
-    let memory = ["malloc", "free", "calloc", "realloc", "int_malloc", "int_free", "cfree"];
+    let memory = [
+        "malloc",
+        "free",
+        "calloc",
+        "realloc",
+        "int_malloc",
+        "int_free",
+        "cfree",
+        "sysmalloc",
+        "mmap",
+        "munmap",
+        "mremap",
+        "mprotect",
+        "madvise",
+        "brk",
+    ];
     let name = c_function(leaf.function().unwrap_or_default());
     leaf.is_rust() && !leaf.starts_with(&["rustix::"]) || memory.contains(&name) || name.starts_with("mem")
 }
@@ -175,7 +194,7 @@ mod tests {
     use super::*;
 
     /// Stacks that were captured in programs with and without debug information, from the innermost function outwards.
-    const CAPTURED: [(Hint, &[&str]); 17] = [
+    const CAPTURED: [(Hint, &[&str]); 20] = [
         (Hint::Unknown, &["<unknown>", "app::handler"]),
         (Hint::Unknown, &["ioctl", "app::handler"]),
         (Hint::Unknown, &["rustix::backend::arch::asm::syscall3", "app::handler"]),
@@ -191,6 +210,9 @@ mod tests {
         (Hint::Dns, &["__poll", "__libc_res_nsend", "getaddrinfo", "std::net::TcpStream::connect", "app::handler"]),
         (Hint::FileSync, &["fsync", "std::fs::File::sync_all", "app::handler"]),
         (Hint::Io, &["__libc_recv", "<std::net::tcp::TcpStream as std::io::Read>::read", "app::handler"]),
+        (Hint::Computing, &["crc32fast::update", "std::io::Write::write_all", "app::handler"]),
+        (Hint::Computing, &["syscall", "rayon_core::latch::LockLatch::wait", "app::handler"]),
+        (Hint::Computing, &["__GI_munmap", "sysmalloc", "app::handler"]),
         (Hint::Hashing, &["argon2::block::Block::compress", "argon2::Argon2::fill_blocks", "app::handler"]),
         (Hint::Computing, &["<core::ops::range::Range<T> as core::iter::Iterator>::next", "app::handler"]),
     ];

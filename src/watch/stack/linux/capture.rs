@@ -89,8 +89,10 @@ impl Capture {
 /// build. Until then, reports have no stack, but they are not late.
 fn read_symbols() {
     let read = || {
-        let here = read_symbols as fn() as usize;
-        drop(symbols::stack(&[here]));
+        // The frames of this thread are in the program, the standard library and the C library, as those of a report.
+        let frames = backtrace::Backtrace::new_unresolved();
+        let addresses: Vec<usize> = frames.frames().iter().map(|frame| frame.ip() as usize).collect();
+        drop(symbols::stack(&addresses));
         HAS_SYMBOLS.store(true, Ordering::Relaxed);
     };
     let thread = thread::Builder::new().name("onelane-watch".to_owned()).spawn(read);

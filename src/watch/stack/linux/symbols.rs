@@ -21,7 +21,7 @@ pub(super) fn stack(addresses: &[usize]) -> Option<Stack> {
             frames.push(Frame { function: None, file: None, line: None });
         }
     }
-    (!Stack::is_in_place(&frames)).then(|| Stack::trimmed(frames))
+    (!Stack::is_of_no_worker(&frames)).then(|| Stack::trimmed(frames))
 }
 
 fn frame(symbol: &backtrace::Symbol) -> Frame {
