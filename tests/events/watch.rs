@@ -2,6 +2,7 @@
 
 use std::sync::mpsc;
 use std::thread::sleep;
+use std::time::Instant;
 
 use onelane::watch::{Report, Watch, watch};
 use support::runtimes::multi_thread;
@@ -11,9 +12,12 @@ use crate::{SHORT, quiet_panic};
 
 pub(crate) fn scenario() {
     let (sender, recovered) = mpsc::channel();
+    let (captures, captured) = mpsc::channel();
     let builder = Watch::builder().threshold(SHORT).on_report(move |report| {
-        if let Report::Recovered(_) = report {
-            sender.send(()).unwrap();
+        match report {
+            Report::Blocked(blocked) if blocked.repeats() == 0 => captures.send(blocked.stack().is_some()).unwrap(),
+            Report::Recovered(_) => sender.send(()).unwrap(),
+            _ => {}
         }
         quiet_panic();
     });
@@ -21,9 +25,15 @@ pub(crate) fn scenario() {
     let builder = builder.capture_stacks();
     let runtime = multi_thread(1);
     let _watch = builder.start(runtime.handle()).unwrap();
-    let blocks = || sleep(SHORT * 10);
-    runtime.spawn(async move { blocks() });
+    runtime.spawn(async move { sleep(SHORT * 10) });
     recovered.recv_timeout(PATIENCE).unwrap();
-    runtime.spawn(watch("scenario", async move { blocks() }));
-    recovered.recv_timeout(PATIENCE).unwrap();
+    let start = Instant::now();
+    // Reports have no stack until the debug information has been read.
+    while start.elapsed() < PATIENCE {
+        runtime.spawn(watch("scenario", async move { sleep(SHORT * 10) }));
+        recovered.recv_timeout(PATIENCE).unwrap();
+        if captured.try_iter().any(|has_stack| has_stack) {
+            break;
+        }
+    }
 }
