@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::runtime::{Handle, Id};
 
 use super::report::{Blocked, Report};
+use super::slot::register_thread;
 use super::stack::Capture;
 use super::stats::{LabelStats, WatchStats};
 use crate::debug::impl_debug;
@@ -67,6 +68,9 @@ impl Shared {
     }
 
     pub(super) fn add(&self, runtime: &Handle) {
+        // The caller may be a worker of the runtime, as in actix-web. The worker may block before the watch finds its
+        // thread.
+        register_thread();
         let mut runtimes = self.runtimes();
         if runtimes.iter().all(|known| known.id() != runtime.id()) {
             runtimes.push(runtime.clone());
