@@ -142,10 +142,12 @@ fn handler_of_axum_is_the_culprit() {
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
     let app = axum::Router::new().route("/report", axum::routing::get(report));
+    let app = app.layer(onelane::web::axum::WatchLayer::new());
     runtime.spawn(axum::serve(listener, app).into_future());
     let mut client = TcpStream::connect(address).unwrap();
     client.write_all(b"GET /report HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
     let blocked = with_stack(&inbox);
+    assert_eq!(blocked.label(), Some("GET /report"));
     let stack = blocked.stack().unwrap();
     let culprit = stack.culprit().unwrap().function().unwrap();
     assert!(culprit.starts_with("watch::stacks::handler_of_axum_is_the_culprit::report"), "{stack}");
@@ -169,7 +171,8 @@ fn handler_of_actix_is_the_culprit() {
             let factory = move || {
                 // The factory runs on each worker, and each worker has its own runtime.
                 Box::leak(Box::new(watched(&reports, &Handle::current())));
-                actix_web::App::new().route("/report", actix_web::web::get().to(report))
+                let labels = onelane::web::actix::WatchMiddleware::new();
+                actix_web::App::new().wrap(labels).route("/report", actix_web::web::get().to(report))
             };
             let server = actix_web::HttpServer::new(factory).workers(1).disable_signals().bind("127.0.0.1:0").unwrap();
             address.send(server.addrs()[0]).unwrap();
@@ -179,6 +182,7 @@ fn handler_of_actix_is_the_culprit() {
     let mut client = TcpStream::connect(addresses.recv().unwrap()).unwrap();
     client.write_all(b"GET /report HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
     let blocked = with_stack(&inbox);
+    assert_eq!(blocked.label(), Some("GET /report"));
     let stack = blocked.stack().unwrap();
     let culprit = stack.culprit().unwrap().function().unwrap();
     assert!(culprit.starts_with("watch::stacks::handler_of_actix_is_the_culprit::report"), "{stack}");
