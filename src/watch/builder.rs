@@ -101,7 +101,8 @@ impl WatchBuilder {
 
     /// Starts the watch without a runtime. [`Watch::add`] adds runtimes.
     ///
-    /// The watch ends when the returned value and its clones are dropped, so bind it to a name such as `_watch`, not to `_`.
+    /// The watch ends when the returned value and its clones are dropped. Bind the watch to a name such as `_watch`, and
+    /// not to `_`.
     ///
     /// # Errors
     ///

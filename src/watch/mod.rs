@@ -20,8 +20,8 @@
 //! A worker is *blocked* if it has not returned to its scheduler for the [threshold](WatchBuilder::threshold). Usually
 //! one poll takes that long. The polls of up to 61 turns of the scheduler (tokio's `event_interval`) are reported, too,
 //! if they take that long together, unless labels show that they are polls of several tasks. They have the same effect:
-//! the worker serves no sockets and no timers in that time. A worker whose thread gets no processor, because the machine runs too many threads, also looks
-//! blocked.
+//! the worker serves no sockets and no timers in that time. A worker whose thread gets no processor, because the machine
+//! runs too many threads, also looks blocked.
 //!
 //! The watch reads the label and the stack when it makes the report. If one poll does several things in turn, the
 //! report may name the latest one instead of the longest one.

@@ -45,7 +45,7 @@ struct BlockedParts {
 pub struct Recovered {
     last: Blocked,
     total: Duration,
-    /// `true` if the thread has emitted the event of the slow poll, in the span of its task.
+    /// `true` if the thread has emitted the event of the slow poll, in the span of its task, or if no event is due.
     pub(super) is_logged: bool,
     /// `true` if one poll with the label of the last report has blocked the worker all the time.
     pub(super) is_one_poll: bool,

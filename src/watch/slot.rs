@@ -276,7 +276,7 @@ pub(super) fn slots_of(runtime: Id) -> Vec<SlotView> {
 /// has run another current-thread runtime before, until the thread has polled a task of the watch.
 ///
 /// Call this function in [`on_thread_park`](tokio::runtime::Builder::on_thread_park). Every worker is then known once
-/// it has parked for the first time. The call takes less than a microsecond.
+/// it has parked for the first time. The call takes locks of the watch, and waits for nothing else.
 ///
 /// ```
 /// use onelane::watch::{Watch, register_thread};
@@ -290,6 +290,7 @@ pub(super) fn slots_of(runtime: Id) -> Vec<SlotView> {
 pub fn register_thread() {
     if let Some(slot) = SLOT.get().or_else(register) {
         let worker = worker_index::current().unwrap_or(NO_WORKER);
+        // The worker of a current-thread runtime is always 0, so the runtime may be another one.
         if worker != slot.worker.load(Ordering::Relaxed) || worker == 0 {
             slot.move_to(worker);
         }

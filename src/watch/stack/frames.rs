@@ -73,7 +73,8 @@ impl Stack {
         Self(kept.take(MAX_FRAMES).collect())
     }
 
-    /// Returns `true` if the thread with these frames has handed its worker to another thread, in `block_in_place`.
+    /// Returns `true` if the thread with these frames is no worker: it has handed its worker to another thread, in
+    /// `block_in_place`, or is an idle thread for blocking tasks.
     #[cfg_attr(
         not(all(feature = "backtrace", target_os = "linux")),
         allow(dead_code, reason = "nothing captures frames")
